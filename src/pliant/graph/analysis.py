@@ -1,0 +1,101 @@
+"""The analysis of a network: what bends, what does not, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..checks import unknown
+from .axes import find_axes
+from .blocks import find_blocks
+from .capture import Capture, capture
+from .nouns import Axis, Block, Fixed, Site
+from .rules import RULES
+from .sites import find_sites
+from .trace import Tracer
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The axes, blocks and sites of a network, and what is kept fixed and why.
+
+    ``seconds`` holds the time of the capture and of the analysis itself.
+    """
+
+    axes: tuple[Axis, ...]
+    blocks: tuple[Block, ...]
+    sites: tuple[Site, ...]
+    fixed: tuple[Fixed, ...]
+    trace: Tracer = field(repr=False, compare=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def capture(self) -> Capture:
+        """The captured graph that this analysis is of."""
+        return self.trace.capture
+
+    def axis(self, name: str) -> Axis:
+        """Return the axis called ``name``; :class:`~pliant.checks.UnknownNameError` offers the nearest."""
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
+        raise unknown("axis", name, [axis.name for axis in self.axes])
+
+    def block(self, name: str) -> Block:
+        """Return the block called ``name``; :class:`~pliant.checks.UnknownNameError` offers the nearest."""
+        for block in self.blocks:
+            if block.name == name:
+                return block
+        raise unknown("block", name, [block.name for block in self.blocks])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the analysis as plain data: ``axes``, ``blocks``, ``fixed`` and a ``summary``."""
+        return {
+            "axes": [
+                {"name": a.name, "kind": a.kind, "size": a.size, "parameters": list(a.parameters)} for a in self.axes
+            ],
+            "blocks": [{"name": b.name, "run": b.run} for b in self.blocks],
+            "sites": [{"name": s.name, "kind": s.kind, "weight": s.weight, "shape": list(s.shape)} for s in self.sites],
+            "fixed": [
+                {"what": f.what, "size": f.size, "code": f.reason.code, "why": str(f.reason)} for f in self.fixed
+            ],
+            "summary": {
+                "axes": len(self.axes),
+                "blocks": len(self.blocks),
+                "sites": len(self.sites),
+                "fixed": len(self.fixed),
+                "unknown_operations": dict(self.trace.unknown),
+                **{f"{name}_seconds": seconds for name, seconds in self.seconds.items()},
+            },
+        }
+
+
+def analyze(model: nn.Module, example_args: Sequence[Any], example_kwargs: Mapping[str, Any] | None = None) -> Analysis:
+    """Find every direction in which ``model`` can bend.
+
+    Args:
+        model: any module that `torch.export` can capture; its weights are not needed (the meta device works).
+        example_args: positional arguments that the model runs on; their first dimension is the batch.
+        example_kwargs: keyword arguments.
+
+    Returns:
+        The axes (dimensions that change together), blocks (parts that can be left out), sites (weight-bearing
+        operations), and what is kept fixed with the reason of each.
+
+    Raises:
+        WrongShapeError: the model does not run on the example.
+        CaptureError: the model cannot be captured; the message names the module and line.
+    """
+    start = time.perf_counter()
+    captured = capture(model, example_args, example_kwargs)
+    middle = time.perf_counter()
+    trace = Tracer(captured).run(RULES)
+    axes, fixed_dims = find_axes(trace)
+    blocks, fixed_blocks = find_blocks(trace, model)
+    sites = find_sites(trace)
+    seconds = {"capture": middle - start, "analysis": time.perf_counter() - middle}
+    return Analysis(axes, blocks, sites, fixed_dims + fixed_blocks, trace, seconds)

@@ -1,0 +1,168 @@
+"""From dimension terms to axes: the free atoms that reach parameters, named and told apart by what they do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from os.path import commonpath
+from typing import Any
+
+from torch.fx import Node
+
+from .dims import Conflict, Dim, atoms, unify
+from .nouns import Axis, Fixed, Touch
+from .rules import SIZES
+from .trace import Tracer, is_tensor, module_path, signature
+
+_PRODUCTS = {"matmul", "bmm", "baddbmm", "einsum"}
+_SUMS = {"add", "add_"}
+
+
+def find_axes(trace: Tracer) -> tuple[tuple[Axis, ...], tuple[Fixed, ...]]:
+    """Return the axes of a traced network and the dimensions of its parameters that are kept fixed."""
+    _couple(trace)
+    touches: dict[int, list[Touch]] = {}
+    by_id: dict[int, Dim] = {}
+    for name, dims in trace.parameters.items():
+        for i, dim in enumerate(dims):
+            for atom in atoms(dim):
+                if atom.size > 1:
+                    by_id[id(atom)] = atom
+                    touch = Touch(name, i)
+                    row = touches.setdefault(id(atom), [])
+                    if touch not in row:
+                        row.append(touch)
+    operations = _operations(trace, by_id)
+    kinds = _kinds(trace)
+    trainable = _parameter_names(trace)
+    free, fixed = [], []
+    for key, atom in by_id.items():
+        row = touches[key]
+        if not any(touch.tensor in trainable for touch in row):
+            continue
+        if atom.reason is not None:
+            fixed.append(Fixed(_what(row), atom.size, atom.reason))
+        elif key in operations:
+            free.append((atom, tuple(row), tuple(operations[key]), kinds.get(key, "width")))
+    return _named(free, trace), tuple(fixed)
+
+
+def _parameter_names(trace: Tracer) -> set[str]:
+    names = trace.capture.aliases
+    specs = trace.capture.inputs.values()
+    return {names.get(s.target, s.target) for s in specs if s.kind.name == "PARAMETER"}
+
+
+def _what(row: Iterable[Touch]) -> str:
+    shown = [f"{touch.tensor}[{touch.dim}]" for touch in row]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def _operations(trace: Tracer, wanted: Mapping[int, Dim]) -> dict[int, dict[str, None]]:
+    """Map each atom to the operations whose results have it: an atom of parameters alone is an unused part."""
+    found: dict[int, dict[str, None]] = {}
+    for node, dims in trace.dims.items():
+        if node.op != "call_function" or not dims:
+            continue
+        rows = [dims] if isinstance(dims[0], Dim) else [d for d in dims if d]
+        for row in rows:
+            for dim in row:
+                for atom in atoms(dim):
+                    if id(atom) in wanted:
+                        found.setdefault(id(atom), {})[node.name] = None
+    return found
+
+
+def _kinds(trace: Tracer) -> dict[int, str]:
+    """Tell heads, per-head widths and residual streams by the operations that they meet in."""
+    kinds: dict[int, str] = {}
+    weights = {id(node) for node in trace.nodes.values()}
+    for node in trace.dims:
+        if node.op != "call_function" or not hasattr(node.target, "_schema"):
+            continue
+        name = signature(node.target)[0]
+        if name == "scaled_dot_product_attention":
+            _attention_kinds(trace, node.args[:3], kinds)
+        elif name in _PRODUCTS:
+            pair = [a for a in node.args if is_tensor(a)]
+            rank = min((len(trace.dims.get(a) or ()) for a in pair), default=0)
+            if len(pair) == 2 and rank > 2 and not any(id(a) in weights for a in pair):
+                _attention_kinds(trace, pair, kinds)
+        elif name in _SUMS:
+            _stream_kinds(trace, node, kinds, weights)
+    return kinds
+
+
+def _couple(trace: Tracer) -> None:
+    """Tie per-head widths of equal size that one module writes as sizes: its code has one number for all of them.
+
+    The widths of values and of queries are free of each other in theory; but users' classes say ``head_dim`` once, and
+    fused attention kernels want them equal.
+    """
+    kinds = _kinds(trace)
+    widths: dict[tuple[str, int], list[Dim]] = {}
+    for node, dims in trace.dims.items():
+        if node.op != "call_function" or not dims or not hasattr(node.target, "_schema"):
+            continue
+        if signature(node.target)[0] not in SIZES:
+            continue
+        for row in [dims] if isinstance(dims[0], Dim) else dims:
+            for dim in row or ():
+                if dim.size > 1 and all(kinds.get(id(atom)) == "head_width" for atom in atoms(dim)):
+                    widths.setdefault((module_path(node), dim.root().size), []).append(dim)
+    for (path, _), found in widths.items():
+        if path and any(atom.reason is None for dim in found for atom in atoms(dim)):
+            for other in found[1:]:
+                with contextlib.suppress(Conflict):
+                    unify(found[0], other)
+
+
+def _attention_kinds(trace: Tracer, operands: Iterable[Any], kinds: dict[int, str]) -> None:
+    for operand in operands:
+        dims: list[Dim] = trace.dims.get(operand) or []
+        if len(dims) < 3:
+            continue
+        for dim in dims[-2:]:
+            for atom in atoms(dim):
+                kinds[id(atom)] = "head_width"
+        for dim in dims[:-2]:
+            inner = list(atoms(dim))
+            for k, atom in enumerate(inner):
+                kinds[id(atom)] = "group" if k and len(inner) > 1 and dim is dims[-3] else "heads"
+
+
+def _stream_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:
+    pair = [a for a in node.args if is_tensor(a) and id(a) not in weights]
+    if len(pair) != 2 or pair[0].meta["val"].shape != pair[1].meta["val"].shape:  # type: ignore[union-attr]
+        return
+    for dim in trace.dims.get(node) or []:
+        for atom in atoms(dim):
+            kinds.setdefault(id(atom), "stream")
+
+
+def _named(free: list[tuple[Dim, tuple[Touch, ...], tuple[str, ...], str]], trace: Tracer) -> tuple[Axis, ...]:
+    """Name axes after the module that holds everything they touch, or the first that makes them."""
+    trainable = _parameter_names(trace)
+    order = {node.name: i for i, node in enumerate(trace.capture.graph.nodes)}
+    free.sort(key=lambda item: min(order[op] for op in item[2]))
+    short, long = [], []
+    for _, row, _, kind in free:
+        owners = [touch.tensor.rpartition(".")[0] for touch in row if touch.tensor in trainable]
+        common = owners[0] if len(set(owners)) == 1 else _common(owners)
+        short.append(f"{common}.{kind}" if common else kind)
+        long.append(f"{owners[0]}.{kind}" if owners[0] else kind)
+    names: list[str] = []
+    for i, name in enumerate(short):
+        best = name if short.count(name) == 1 and (name != "width") else long[i]
+        copy, k = best, 2
+        while copy in names:
+            copy, k = f"{best}{k}", k + 1
+        names.append(copy)
+    return tuple(
+        Axis(name, kind, atom.size, row, ops, atom) for name, (atom, row, ops, kind) in zip(names, free, strict=True)
+    )
+
+
+def _common(paths: list[str]) -> str:
+    parts = commonpath([path.split(".") for path in paths])
+    return ".".join(parts)

@@ -1,0 +1,134 @@
+"""`cat`, `split`, `chunk`, `slice`, `stack`, `unbind` and `glu`: dimensions made of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..dims import Conflict, Dim, concat, split_concat, split_product
+from ..trace import Call, Dims, Tracer
+
+Size = Callable[[Dim], Any]
+
+
+def cat(t: Tracer, call: Call) -> None:
+    """`cat(tensors, dim)`; empty 1-D tensors count for nothing."""
+    tensors = call.first
+    dims = [d for d in (t.of(tensor) for tensor in tensors) if not (len(d) == 1 and d[0].root().size == 0)]
+    axis = (call.get("dim") or 0) % len(dims[0])
+    out: Dims = []
+    for i, first in enumerate(dims[0]):
+        if i == axis:
+            out.append(concat([d[i] for d in dims]))
+            continue
+        for other in dims[1:]:
+            t.tie(first, other[i], call.node)
+        out.append(first)
+    t.set(call, out)
+
+
+def split(t: Tracer, call: Call) -> None:
+    """`split`, `split_with_sizes`, `chunk`, `tensor_split`: one output per segment."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    segments = split_concat(x[axis], [int(part.shape[axis]) for part in call.out])
+    t.set(call, [[*x[:axis], part, *x[axis + 1 :]] for part in segments])
+
+
+def slice_(t: Tracer, call: Call) -> None:
+    """`slice(x, dim, start, end, step)`: a segment, or with a step one of the inner units of a product."""
+    x = t.of(call.first)
+    axis = (call.get("dim") or 0) % len(x)
+    size, taken, step = x[axis].root().size, int(call.out.shape[axis]), int(call.get("step") or 1)
+    if taken == size:
+        t.set(call, x)
+        return
+    start = int(call.get("start") or 0)
+    start = max(start + size, 0) if start < 0 else start
+    if step == 1:
+        part = split_concat(x[axis], [start, taken, size - start - taken])[1]
+    elif size % step == 0 and taken == size // step and start < step:
+        part, inner = split_product(x[axis], [taken, step])
+        t.freeze(inner, "order", "its units are taken by their place", call.node)
+    else:
+        raise Conflict(f"a slice of every {step}-th of {size} units")
+    t.set(call, [*x[:axis], part, *x[axis + 1 :]])
+
+
+def select(t: Tracer, call: Call) -> None:
+    """`select(x, dim, index)`: the units of the dimension are told apart by their place."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    t.freeze(x[axis], "order", "its units are taken by their place", call.node)
+    t.set(call, [*x[:axis], *x[axis + 1 :]])
+
+
+def unbind(t: Tracer, call: Call) -> None:
+    """`unbind(x, dim)`: like a `select` of each."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    t.freeze(x[axis], "order", "its units are taken by their place", call.node)
+    t.set(call, [[*x[:axis], *x[axis + 1 :]] for _ in call.out])
+
+
+def stack(t: Tracer, call: Call) -> None:
+    """`stack(tensors, dim)`: a new dimension that counts the tensors."""
+    dims = [t.of(tensor) for tensor in call.first]
+    for other in dims[1:]:
+        for a, b in zip(dims[0], other, strict=True):
+            t.tie(a, b, call.node)
+    axis = (call.get("dim") or 0) % (len(dims[0]) + 1)
+    count = t.fixed([len(dims)], "stack", "the number of stacked parts", call.node)
+    t.set(call, [*dims[0][:axis], *count, *dims[0][axis:]])
+
+
+def glu(t: Tracer, call: Call) -> None:
+    """`glu(x, dim)`: the first half times the sigmoid of the second."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    half = x[axis].root().size // 2
+    a, b = split_concat(x[axis], [half, half])
+    t.tie(a, b, call.node)
+    t.set(call, [*x[:axis], a, *x[axis + 1 :]])
+
+
+# ---- size arguments ------------------------------------------------------------------------------------------------
+def resize_split(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
+    """Write the sizes of all segments: after a cut they need not be equal, so a count or one size won't do."""
+    axis = call["dim"] % len(t.of(call.first))
+    return {
+        "target": torch.ops.aten.split_with_sizes.default,
+        "args": (call.first, [size(part[axis]) for part in t.dims[call.node]], axis),
+    }
+
+
+def resize_slice(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
+    """Write where the segment now starts and ends."""
+    x = t.of(call.first)
+    axis = (call.get("dim") or 0) % len(x)
+    old = x[axis].root().size
+    taken = int(call.out.shape[axis])
+    if taken == old or int(call.get("step") or 1) != 1:
+        return {}
+    start = int(call.get("start") or 0)
+    start = max(start + old, 0) if start < 0 else start
+    before, part, _ = split_concat(x[axis], [start, taken, old - start - taken])
+    first = size(before) if before.root().size else 0
+    return {"start": first, "end": first + size(part)}
+
+
+RULES = {
+    "cat": cat,
+    "concat": cat,
+    "concatenate": cat,
+    "stack": stack,
+    "slice": slice_,
+    "select": select,
+    "unbind": unbind,
+    "glu": glu,
+} | dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split"), split)
+SIZES = dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk"), resize_split) | {
+    "slice": resize_slice
+}

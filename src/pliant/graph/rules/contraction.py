@@ -1,0 +1,98 @@
+"""Linear layers, matrix products and einsum: the contracted dimensions are tied, the others pass on."""
+
+from __future__ import annotations
+
+from ..dims import Conflict, Dim
+from ..trace import Call, Tracer
+
+
+def linear(t: Tracer, call: Call) -> None:
+    """`linear(input (..., I), weight (O, I), bias (O))`."""
+    x, weight = t.of(call["input"]), t.of(call["weight"])
+    t.tie(x[-1], weight[1], call.node)
+    if call["bias"] is not None:
+        t.tie(weight[0], t.of(call["bias"])[0], call.node)
+    t.set(call, [*x[:-1], weight[0]])
+
+
+def addmm(t: Tracer, call: Call) -> None:
+    """`addmm(bias, a (N, I), b (I, O))`; GPT-2's Conv1D is one."""
+    bias, a, b = t.of(call["self"]), t.of(call["mat1"]), t.of(call["mat2"])
+    t.tie(a[1], b[0], call.node)
+    if bias and bias[-1].root().size == b[1].root().size:
+        t.tie(bias[-1], b[1], call.node)
+    t.set(call, [a[0], b[1]])
+
+
+def matmul(t: Tracer, call: Call) -> None:
+    """`matmul(a (..., M, K), b (..., K, N))`, with the vector cases."""
+    a, b = t.of(call.node.args[0]), t.of(call.node.args[1])
+    t.tie(a[-1], b[-2] if len(b) > 1 else b[-1], call.node)
+    lead_a, lead_b = a[:-2], b[:-2]
+    out = [Dim(int(size)) for size in call.out.shape]
+    tail = ([a[-2]] if len(a) > 1 else []) + ([b[-1]] if len(b) > 1 else [])
+    lead = out[: len(out) - len(tail)]
+    for dims in (lead_a, lead_b):
+        for i in range(1, len(dims) + 1):
+            if dims[-i].root().size == lead[-i].root().size:
+                t.tie(lead[-i], dims[-i], call.node)
+    t.set(call, [*lead, *tail])
+
+
+def baddbmm(t: Tracer, call: Call) -> None:
+    """`baddbmm(c, a (B, M, K), b (B, K, N))`."""
+    c, a, b = t.of(call["self"]), t.of(call["batch1"]), t.of(call["batch2"])
+    t.tie(a[2], b[1], call.node)
+    t.tie(a[0], b[0], call.node)
+    out = [a[0], a[1], b[2]]
+    for i in range(1, len(c) + 1):
+        if c[-i].root().size == out[-i].root().size:
+            t.tie(c[-i], out[-i], call.node)
+    t.set(call, out)
+
+
+def einsum(t: Tracer, call: Call) -> None:
+    """`einsum`: one term per letter. The ellipsis is not followed."""
+    equation, tensors = call.node.args[0], call.node.args[1]
+    left, _, right = str(equation).replace(" ", "").partition("->")
+    if "..." in left or not right:
+        raise Conflict("an einsum with an ellipsis or an implicit result")
+    letters: dict[str, Dim] = {}
+    for spec, tensor in zip(left.split(","), tensors, strict=True):  # type: ignore[arg-type]
+        for letter, dim in zip(spec, t.of(tensor), strict=True):
+            t.tie(letters.setdefault(letter, dim), dim, call.node)
+    t.set(call, [letters[letter] for letter in right])
+
+
+def outer(t: Tracer, call: Call) -> None:
+    """`outer(a (M), b (N))`."""
+    t.set(call, [t.of(call.node.args[0])[0], t.of(call.node.args[1])[0]])
+
+
+def bilinear(t: Tracer, call: Call) -> None:
+    """`bilinear(a (..., I), b (..., J), weight (O, I, J), bias)`."""
+    a, b, weight = t.of(call["input1"]), t.of(call["input2"]), t.of(call["weight"])
+    t.tie(a[-1], weight[1], call.node)
+    t.tie(b[-1], weight[2], call.node)
+    for left, right in zip(a[:-1], b[:-1], strict=True):
+        t.tie(left, right, call.node)
+    if call["bias"] is not None:
+        t.tie(weight[0], t.of(call["bias"])[0], call.node)
+    t.set(call, [*a[:-1], weight[0]])
+
+
+RULES = {
+    "linear": linear,
+    "addmm": addmm,
+    "matmul": matmul,
+    "mm": matmul,
+    "bmm": matmul,
+    "mv": matmul,
+    "dot": matmul,
+    "baddbmm": baddbmm,
+    "einsum": einsum,
+    "outer": outer,
+    "ger": outer,
+    "bilinear": bilinear,
+}
+SIZES = {}  # type: ignore[var-annotated]

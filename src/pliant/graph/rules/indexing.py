@@ -1,0 +1,82 @@
+"""Tables and indices: what is looked up by its place keeps its number and order; everything else passes on."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from ..dims import Conflict, Dim
+from ..trace import Call, Dims, Tracer
+
+
+def embedding(t: Tracer, call: Call) -> None:
+    """`embedding(weight (V, C), indices (...))` gives (..., C)."""
+    weight, indices = t.of(call["weight"]), t.of(call["indices"])
+    t.freeze(weight[0], "vocabulary", "the rows of a lookup table", call.node)
+    t.set(call, [*indices, weight[1]])
+
+
+def index(t: Tracer, call: Call) -> None:
+    """`x[i, :, j]` with index tensors: indexed dimensions are replaced by the broadcast of the indices."""
+    x, indices = t.of(call.first), list(call["indices"])
+    used = [i for i, value in enumerate(indices) if isinstance(value, Node)]
+    if any(str(indices[i].meta["val"].dtype) in ("torch.bool", "torch.uint8") for i in used):
+        raise Conflict("indexing by a mask")
+    for i in used:
+        t.freeze(x[i], "vocabulary", "the rows of a lookup table", call.node)
+    rank = max(len(t.of(indices[i])) for i in used)
+    adjacent = used == list(range(used[0], used[-1] + 1))
+    start = used[0] if adjacent else 0
+    broadcast: Dims = [Dim(int(size)) for size in call.out.shape[start : start + rank]]
+    for i in used:
+        dims = t.of(indices[i])
+        for k in range(1, len(dims) + 1):
+            if dims[-k].root().size == broadcast[-k].root().size:
+                t.tie(broadcast[-k], dims[-k], call.node)
+    rest = [dim for i, dim in enumerate(x) if i not in used]
+    t.set(call, [*rest[:start], *broadcast, *rest[start:]])
+
+
+def index_select(t: Tracer, call: Call) -> None:
+    """`index_select(x, dim, index)`."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    t.freeze(x[axis], "vocabulary", "the rows of a lookup table", call.node)
+    t.set(call, [*x[:axis], t.of(call["index"])[0], *x[axis + 1 :]])
+
+
+def ordered(t: Tracer, call: Call) -> None:
+    """`cumsum`, `flip`, `roll`, `sort` …: along the dimension the order of the units counts, so it is kept."""
+    x = t.of(call.first)
+    dims = call.get("dims", call.get("dim"))
+    if dims is None or dims == []:
+        dims = range(len(x))
+    for i in [dims] if isinstance(dims, int) else dims:
+        t.freeze(x[i], "order", "the order of its units counts", call.node)
+    t.set(call, [list(x) for _ in call.out] if isinstance(call.out, (list, tuple)) else x)
+
+
+def triangle(t: Tracer, call: Call) -> None:
+    """`tril`, `triu`: the last two dimensions are compared by place."""
+    x = t.of(call.first)
+    for dim in x[-2:]:
+        t.freeze(dim, "order", "the order of its units counts", call.node)
+    t.set(call, x)
+
+
+def gather(t: Tracer, call: Call) -> None:
+    """`gather(x, dim, index)`: no dimension of the index is tied to the source's, so all are kept."""
+    for value in (call.first, call["index"]):
+        for dim in t.of(value):
+            t.freeze(dim, "order", "its units are gathered by their place", call.node)
+    t.set(call, t.fixed(call.out.shape, "order", "its units are gathered by their place", call.node))
+
+
+RULES = {
+    "embedding": embedding,
+    "index": index,
+    "index_select": index_select,
+    "gather": gather,
+    "tril": triangle,
+    "triu": triangle,
+} | dict.fromkeys(["cumsum", "cumprod", "flip", "roll", "sort", "argsort", "logcumsumexp", "cummax", "cummin"], ordered)
+SIZES = {}  # type: ignore[var-annotated]

@@ -1,0 +1,115 @@
+"""The base of every plug-in: one abstract class per kind, each with one or two methods to write.
+
+A technique is a frozen dataclass: its fields are its only configuration. It names the paper that it implements, the
+stage at which it edits a member, and the capabilities that it needs and gives as words, never another technique.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from .family.draft import Draft
+    from .family.family import Family
+    from .graph.analysis import Analysis
+    from .space.choice import Choice, Option
+    from .space.config import Config
+    from .space.space import Space
+
+
+class Stage(IntEnum):
+    """When an edit is applied to a member's module tree; lower first."""
+
+    DROP = 0
+    SLICE = 1
+    KERNEL = 2
+    FACTORIZE = 3
+    EXPERTS = 4
+    QUANTIZE = 5
+    EXITS = 6
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a technique was published."""
+
+    authors: str
+    year: int
+    title: str
+    arxiv: str = ""
+
+    def __str__(self) -> str:
+        where = f", arXiv {self.arxiv}" if self.arxiv else ""
+        return f"{self.authors} ({self.year}), {self.title}{where}"
+
+
+class Technique(ABC):
+    """What every plug-in says of itself."""
+
+    paper: ClassVar[Paper | None] = None
+    stage: ClassVar[Stage | None] = None
+    needs: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[str]] = frozenset()
+
+
+class Elastic(Technique):
+    """A technique that adds choices to a family and applies them to a member being built."""
+
+    @abstractmethod
+    def choices(self, analysis: Analysis) -> Sequence[Choice]:
+        """Return the choices that this technique offers on the analysed network."""
+
+    @abstractmethod
+    def apply(self, draft: Draft, options: Mapping[str, Option]) -> None:
+        """Edit ``draft`` so that it holds ``options`` (choice name to option), of this technique's choices only."""
+
+    def prepare(self, family: Family) -> None:
+        """Change the family once, before training; its largest member must compute the same function after it."""
+        return None
+
+
+class Proposer(Protocol):
+    """A running search: asked for configs, told their values. Objectives are always minimised here."""
+
+    def ask(self) -> Config:
+        """Return the next config to measure. The same history and seed give the same answer."""
+        ...
+
+    def tell(self, config: Config, values: Sequence[float], violation: float) -> None:
+        """Learn the measured ``values`` of ``config``; ``violation`` is 0 where every constraint holds."""
+        ...
+
+
+class Searcher(Technique):
+    """A technique that proposes configs. It sees the space and plain numbers, no torch."""
+
+    @abstractmethod
+    def start(self, space: Space, *, objectives: int, seed: int) -> Proposer:
+        """Begin a search over ``space`` with a number of minimised ``objectives``."""
+
+
+class Turn(Protocol):
+    """One training step, as a recipe sees it."""
+
+    step: int
+    space: Space
+    rng: Any  # random.Random, seeded by the run's seed and the step
+
+    def learn(self, config: Config, teacher: Any = None, weight: float = 1.0, temperature: float = 1.0) -> Any:
+        """Run the member on the batch, add the gradient of its loss to the family's, return detached outputs.
+
+        With ``teacher`` (the detached outputs of another member) the loss is the distillation loss, else the task's.
+        """
+        ...
+
+
+class Recipe(Technique):
+    """A technique that trains a family: which members learn at each step, and from whom."""
+
+    @abstractmethod
+    def step(self, turn: Turn) -> None:
+        """Let members learn once from the batch at hand."""
