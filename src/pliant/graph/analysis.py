@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -51,6 +52,26 @@ class Analysis:
             if block.name == name:
                 return block
         raise unknown("block", name, [block.name for block in self.blocks])
+
+    def only(self, where: str) -> Analysis:
+        """Return this analysis with the axes, blocks and sites whose name matches the pattern ``where``.
+
+        Raises:
+            UnknownNameError: nothing matches.
+        """
+
+        def match(name: str) -> bool:
+            return fnmatchcase(name, where)
+
+        part = replace(
+            self,
+            axes=tuple(a for a in self.axes if match(a.name)),
+            blocks=tuple(b for b in self.blocks if match(b.name)),
+            sites=tuple(s for s in self.sites if match(s.name)),
+        )
+        if not (part.axes or part.blocks or part.sites):
+            raise unknown("part", where, [*(a.name for a in self.axes), *(b.name for b in self.blocks)])
+        return part
 
     def describe(self) -> dict[str, Any]:
         """Return the analysis as plain data: ``axes``, ``blocks``, ``fixed`` and a ``summary``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from os.path import commonpath
+from itertools import takewhile
 from typing import Any
 
 from torch.fx import Node
@@ -164,5 +164,6 @@ def _named(free: list[tuple[Dim, tuple[Touch, ...], tuple[str, ...], str]], trac
 
 
 def _common(paths: list[str]) -> str:
-    parts = commonpath([path.split(".") for path in paths])
-    return ".".join(parts)
+    rows = [path.split(".") for path in paths]
+    shared = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    return ".".join(column[0] for column in shared)

@@ -107,7 +107,7 @@ class _Builder:
 
     def _placeholder(self, node: Node) -> None:
         capture = self.trace.capture
-        spec = capture.inputs[node.name]
+        spec = capture.inputs[str(node.target)]
         if spec.kind.name not in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
             self.env[node] = self.graph.node_copy(node)
             return
@@ -202,7 +202,7 @@ class _Builder:
         assert dim.source is not None
         if dim.source not in self.batch:
             name, at = dim.source
-            node = next(n for n in self.graph.nodes if n.op == "placeholder" and n.name == name)
+            node = self.env[next(n for n in self.trace.capture.graph.nodes if n.op == "placeholder" and n.name == name)]
             with self.graph.inserting_after(node):
                 size = self.graph.call_function(torch.ops.aten.sym_size.int, (node, at))
             self.batch[dim.source] = Proxy(size)

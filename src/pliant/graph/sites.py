@@ -16,7 +16,7 @@ def find_sites(trace: Tracer) -> tuple[Site, ...]:
     by_placeholder = {
         node: trace.capture.aliases.get(spec.target, spec.target)
         for node in trace.capture.graph.nodes
-        if node.op == "placeholder" and (spec := trace.capture.inputs[node.name]).target
+        if node.op == "placeholder" and (spec := trace.capture.inputs[str(node.target)]).target
     }
     sites = []
     for node in trace.capture.graph.nodes:

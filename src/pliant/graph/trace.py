@@ -135,7 +135,7 @@ class Tracer:
         return self
 
     def _placeholder(self, node: Node) -> None:
-        spec = self.capture.inputs[node.name]
+        spec = self.capture.inputs[str(node.target)]
         kind, value = spec.kind.name, node.meta.get("val")
         if not isinstance(value, torch.Tensor):
             self.dims[node] = None
@@ -205,7 +205,7 @@ def _tensor_dims(dims: Any) -> Iterator[Dim]:
 def _batch_size(capture: Capture) -> int | None:
     """Return the first dimension of the first tensor input, the batch, if it can be told apart from a size of 1."""
     for node in capture.graph.nodes:
-        if node.op == "placeholder" and capture.inputs[node.name].kind.name == "USER_INPUT":
+        if node.op == "placeholder" and capture.inputs[str(node.target)].kind.name == "USER_INPUT":
             value = node.meta.get("val")
             if isinstance(value, torch.Tensor) and value.dim():
                 size = int(value.shape[0])

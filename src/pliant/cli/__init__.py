@@ -1,0 +1,1 @@
+"""The command line: thin. Importing it imports neither torch nor any other room."""

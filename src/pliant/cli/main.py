@@ -1,0 +1,148 @@
+"""The command line. Each command parses, calls one function and shows what came; imports wait until then."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .handler import Handler
+
+app = typer.Typer(
+    cls=Handler,
+    help="One network in, a family out: bend a network, train once, search on your own hardware, ship plain models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="digits, digits:convnet, charlm, or a task file such as my_task.py")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="the folder that `pliant run --out` made")]
+MemberId = Annotated[str, typer.Option("--member", help="the member's id, as the report shows it")]
+
+
+class Format(StrEnum):
+    """The formats that a member can leave in."""
+
+    onnx = "onnx"
+    pt2 = "pt2"
+    safetensors = "safetensors"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"pliant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that stand before every command."""
+
+
+@app.command()
+def run(
+    task: TaskName,
+    out: Annotated[Path, typer.Option("--out", help="the run's folder; an unfinished run in it goes on")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="fewer steps and trials: minutes, to see that it works")
+    ] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps [default: the task's]")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="members to measure [default: the task's]")] = None,
+    seed: Annotated[int, typer.Option(help="the seed of everything that is drawn")] = 0,
+    choices: Annotated[
+        str | None, typer.Option(metavar="A,B", help="what may vary, by name, such as width,depth")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option("--constraint", metavar="TEXT", help='such as "macs <= 1e6"; may be repeated')
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="threads of every timing")] = 1,
+) -> None:
+    """Do everything: check, bend, train, search, extract, export and report. Killed, the same command goes on."""
+    from .running import Request, run_task
+
+    run_task(
+        Request(
+            task=task,
+            out=out,
+            quick=quick,
+            steps=steps,
+            budget=budget,
+            seed=seed,
+            choices=tuple(name.strip() for name in choices.split(",") if name.strip()) if choices else None,
+            constraints=tuple(constraint or ()),
+            threads=threads,
+        )
+    )
+
+
+@app.command()
+def analyze(task: TaskName) -> None:
+    """Show what bends in a task's network, what does not, and why."""
+    from .analysis import show_analysis
+
+    show_analysis(task)
+
+
+@app.command()
+def extract(
+    run: RunFolder,
+    member: MemberId,
+    out: Annotated[Path, typer.Option("--out", help="the .safetensors file to write")],
+) -> None:
+    """Write a member's weights; the lines that load them are shown."""
+    from .running import export_member
+
+    export_member(run, member, "safetensors", out)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    member: MemberId,
+    out: Annotated[Path, typer.Option("--out", help="the file to write")],
+    format: Annotated[Format, typer.Option("--format", help="what to make")] = Format.onnx,  # noqa: A002
+) -> None:
+    """Make a file of a member that needs no Pliant, checked against the member and timed."""
+    from .running import export_member
+
+    export_member(run, member, format.value, out)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write a run's report again from its stored numbers."""
+    from ..report import load, write_report
+
+    typer.echo(str(write_report(load(run / "report.json"), run / "report.html")))
+
+
+@app.command()
+def systems(
+    kind: Annotated[str | None, typer.Option(help="only one kind, such as search")] = None,
+) -> None:
+    """List the published systems that Pliant implements."""
+    from .catalogue import show_systems
+
+    show_systems(kind)
+
+
+@app.command("new-task")
+def new_task(file: Annotated[Path, typer.Argument(metavar="FILE", help="the Python file to write")]) -> None:
+    """Write a commented task file that runs as it is, to put your own network and data into."""
+    from ..tasks import new_task as write
+
+    path = write(file)
+    typer.echo(f"wrote {path}\n\n  pliant analyze {path}\n  pliant run {path} --out runs/{path.stem} --quick")

@@ -1,0 +1,106 @@
+"""The commands that work on a run: the only place of the command line that calls the run pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checks import PliantError
+
+if TYPE_CHECKING:
+    from ..report import ReportData
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `pliant run` was asked for; ``None`` leaves a setting to the task."""
+
+    task: str
+    out: Path
+    quick: bool = False
+    steps: int | None = None
+    budget: int | None = None
+    seed: int = 0
+    choices: tuple[str, ...] | None = None
+    constraints: tuple[str, ...] = ()
+    threads: int = 1
+
+
+def pipeline() -> Any:
+    """Return the room of runs."""
+    from .. import runs
+
+    return runs
+
+
+def run_task(request: Request) -> None:
+    """Run a task with live progress, then show its members and where the report is."""
+    from rich.console import Console
+
+    from .progress import LiveEvents
+
+    console = Console()
+    with LiveEvents(console) as events:
+        result = pipeline().run(
+            request.task,
+            request.out,
+            quick=request.quick,
+            steps=request.steps,
+            budget=request.budget,
+            seed=request.seed,
+            choices=request.choices,
+            constraints=request.constraints,
+            threads=request.threads,
+            events=events,
+        )
+    show_members(console, result.data)
+    console.print(f"\nreport: {result.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def export_member(run: Path, member: str, format_name: str, out: Path) -> None:
+    """Export a member of a run and show what came of it, with the lines that load it."""
+    if out.suffix != f".{format_name}":
+        raise PliantError(
+            f"{out} should end in .{format_name}, as the format does: write {out.with_suffix('.' + format_name)}"
+        )
+    from rich.console import Console
+
+    from ..report.figures import circumstances, measured, quantity
+
+    artefact = pipeline().export(run, member, out)
+    console = Console()
+    said = [quantity(artefact.bytes, "bytes")]
+    if artefact.max_error is not None:
+        said.append(f"differs from the member by at most {artefact.max_error:.1e}")
+    if artefact.latency is not None:
+        said.append(f"{measured(artefact.latency)} ({', '.join(circumstances(artefact.latency))})")
+    console.print(f"wrote {artefact.path}: {', '.join(said)}\n", markup=False, highlight=False, soft_wrap=True)
+    console.print(artefact.load_lines, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_members(console: Any, data: ReportData) -> None:
+    """Print the headline, the table of members and the lines that say why some are not recommended."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..report.figures import digits, label, measured
+    from ..report.render import ROLES
+    from ..report.summary import columns, headline, speedup
+
+    names = columns(data)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("member", no_wrap=True)
+    for name in [*map(label, names), "Speed"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for member in data.members:
+        cells = [measured(member.measurements[name]) if name in member.measurements else "" for name in names]
+        times = 1.0 if member.role == "reference" else speedup(member, data.reference)
+        cells.append(f"{digits(times, 2)}×" if times else "")
+        style = {"recommended": "green", "dropped": "dim"}.get(member.role, "")
+        table.add_row(member.id, *cells, ROLES[member.role], style=style)
+    console.print(Text(f"\n{headline(data).sentence}\n", style="bold"))
+    console.print(table)
+    for member in data.of("dropped"):
+        console.print(Text(f"{member.id} is not recommended: {member.note}", style="dim"))

@@ -1,0 +1,61 @@
+"""What an export made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..measure import Measurement
+
+Prepare = Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], Any]]
+"""Readies an artefact for ``(args, kwargs)`` and returns the call to time; its output is the network's, flat or not."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A file that holds a network.
+
+    Attributes:
+        path: the file.
+        format: ``"pt2"``, ``"onnx"`` or ``"safetensors"``.
+        bytes: its size, without its card.
+        max_error: the largest difference from the network, over the largest output; ``None`` where not checked.
+        latency: in its runtime, on the example arguments with one thread; ``None`` where not timed.
+        load_lines: Python that loads it as ``net`` (or ``session``) without Pliant.
+        dynamic_batch: whether it takes any batch size; ``details["fixed_because"]`` says why it does not.
+        details: ``opset``, ``runtime``, ``checked_batches``, names of inputs …
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    max_error: float | None
+    latency: Measurement | None
+    load_lines: str
+    dynamic_batch: bool
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file just written under a temporary name, and how to run it.
+
+    Attributes:
+        prepare: readies the file for arguments and returns the call that runs it.
+        dynamic: whether any batch size should work.
+        load_lines: as in :class:`Artefact`, for the final name.
+        details: as in :class:`Artefact`.
+        card: text of a file beside it with the suffix ``.json``; empty for none.
+    """
+
+    prepare: Prepare
+    dynamic: bool
+    load_lines: str
+    details: Mapping[str, Any]
+    card: str = ""
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the file once."""
+        return self.prepare(args, kwargs)()

@@ -1,0 +1,83 @@
+"""``.safetensors``: weights for the user's own class, with a card beside them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checks import VerificationError
+from ..measure import machine
+from ..measure.capture import plain
+from ..measure.inference import evaluating, tensors_of
+from ..measure.weights import distinct_state
+from .artefact import Draft
+
+CARD_FORMAT = 1
+
+
+def write(net: nn.Module, temporary: Path, path: Path, args: Any, kwargs: Any, *, dynamic_batch: bool) -> Draft:
+    """Write the state of ``net`` to ``temporary``, to be called ``path``; the card is left to the caller to write.
+
+    Tied tensors are stored once; the file's metadata maps each other name to the one stored, as
+    ``safetensors.torch.save_model`` does, so that ``safetensors.torch.load_model`` puts them back.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tensors, tied = distinct_state(net)
+    stored = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    save_file(stored, temporary, metadata=tied or None)
+    loaded = copy.deepcopy(net)
+    with torch.no_grad():
+        for value in loaded.state_dict().values():  # so that what the file does not restore shows in the comparison
+            if value.is_floating_point():
+                value.fill_(float("nan"))
+    state = load_file(temporary)
+    state.update({other: state[kept] for other, kept in tied.items()})
+    missing, unexpected = loaded.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise VerificationError(f"the file lacks {sorted(missing)} and has {sorted(unexpected)} beyond the network")
+    name = type(net).__name__
+    lines = (
+        "from safetensors.torch import load_model\n\n"
+        f"net = {name}(...)  # {type(net).__module__}.{name}, built with the shapes in the card\n"
+        f"load_model(net, {path.name!r})\n"
+        "net.eval()\n"
+    )
+    card = {
+        "format": CARD_FORMAT,
+        "what": f"the weights of a {name} ({type(net).__module__}), {sum(t.numel() for t in stored.values())} numbers",
+        "class": f"{type(net).__module__}.{type(net).__qualname__}",
+        "load": lines,
+        "tensors": {key: {"shape": list(value.shape), "dtype": _name(value)} for key, value in stored.items()},
+        "tied": tied,
+        "inputs": [_shape(tensor) for tensor in tensors_of((args, kwargs))],
+        "outputs": _outputs(net, args, kwargs),
+        "made_with": {key: value for key, value in machine().items() if key in ("torch", "python")},
+    }
+
+    loaded.eval()
+
+    def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: plain(loaded(*args, **kwargs))
+
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    return Draft(prepare, dynamic_batch, lines, {"runtime": "torch", "tied": tied, "fixed_because": ""}, text)
+
+
+def _outputs(net: nn.Module, args: Any, kwargs: Any) -> list[dict[str, Any]]:
+    with evaluating(net):
+        return [_shape(tensor) for tensor in tensors_of(plain(net(*args, **kwargs)))]
+
+
+def _shape(tensor: torch.Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": _name(tensor)}
+
+
+def _name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

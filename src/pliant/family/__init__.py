@@ -1,0 +1,6 @@
+"""One set of weights that serves all members of a family."""
+
+from .draft import Draft as Draft
+from .family import Family as Family
+from .place import Placed as Placed
+from .place import at as at

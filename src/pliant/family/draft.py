@@ -1,0 +1,38 @@
+"""A draft: a member while techniques still decide what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from ..graph.analysis import Analysis
+from ..graph.slicing import Slicing
+
+Edit = Callable[[nn.Module], None]
+
+
+class Draft:
+    """Collects what the techniques of a config want, stage by stage; the family then builds the member from it."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self._keep: dict[str, int | Sequence[int]] = {}
+        self._drop: dict[str, None] = {}
+        self.edits: list[Edit] = []
+
+    def keep(self, axis: str, units: int | Sequence[int]) -> None:
+        """Keep the first ``units`` of an axis, or the units with the given indices."""
+        self._keep[axis] = units
+
+    def drop(self, block: str) -> None:
+        """Leave a block out."""
+        self._drop[block] = None
+
+    def then(self, edit: Edit) -> None:
+        """Change the built network by ``edit``, after slicing, in the order of the stages."""
+        self.edits.append(edit)
+
+    def slicing(self) -> Slicing:
+        """Return what stays, as decided so far."""
+        return Slicing(self.analysis, self._keep, tuple(self._drop))

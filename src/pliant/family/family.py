@@ -1,0 +1,316 @@
+"""A family: a network, what can bend in it, and one set of weights that serves every member."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import NoEffectWarning, PliantError, VerificationError
+from ..graph.analysis import Analysis, analyze
+from ..graph.graph_form import build_graph_form
+from ..graph.module_form import ModuleForm
+from ..graph.realise import compare_forms, difference, outputs, sliced_copy
+from ..graph.slicing import Slicing, take
+from ..graph.tensors import full_tensors
+from ..space.choice import Choice
+from ..space.config import Config
+from ..space.space import Space
+from .aliases import AliasSet, GradientStore
+from .draft import Draft
+from .place import Placed
+from .statistics import estimate_in_graph, estimate_statistics, statistic_names
+
+if TYPE_CHECKING:
+    from ..technique import Elastic
+
+_CACHED = 256  # members kept alive; each holds views only
+_WARM = 2  # members whose gathered copies are kept
+
+
+class Family:
+    """One network, its choices, and the shared weights of all its members.
+
+    Args:
+        model: the user's network; it stays the largest member and is trained in place.
+        example_args: arguments that it runs on, the batch first.
+        choices: techniques that add choices (or :func:`~pliant.family.place.at` of them, to say where).
+        example_kwargs: keyword arguments that it runs on.
+        constraints: conditions on the choices, such as ``"blocks.depth >= 2"``.
+        analysis: an analysis of this very model, to save the time of making one.
+
+    Raises:
+        CaptureError, WrongShapeError: the model cannot be analysed, see :func:`pliant.analyze`.
+        VerificationError: neither form of a smaller network computes what it should.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_args: Sequence[Any],
+        choices: Sequence[Elastic | Placed] = (),
+        example_kwargs: Mapping[str, Any] | None = None,
+        constraints: Sequence[str] = (),
+        analysis: Analysis | None = None,
+    ) -> None:
+        self.model = model
+        self.analysis = analysis or analyze(model, example_args, example_kwargs)
+        self.techniques: tuple[Placed, ...] = tuple(c if isinstance(c, Placed) else Placed(c) for c in choices)
+        self._owner: dict[str, Placed] = {}
+        self.space = Space(self._collect(), constraints)
+        self._tensors = full_tensors(model, self.analysis.capture)
+        self._statistics = statistic_names(self.analysis)
+        self._places = _places(self.analysis)
+        self._store = GradientStore()
+        self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
+        self._warm: list[AliasSet] = []
+        self._calibration: list[Any] = []
+        self._calibrated: dict[Config, int] = {}
+        self.prepared = False
+        self.form, self.rescale, self.why_graph = "module", False, ""
+        self._module_form = ModuleForm(model, self.analysis)
+        self._choose_form()
+
+    # ---- what it is ------------------------------------------------------------------------------------------------
+    def _collect(self) -> list[Choice]:
+        found: list[Choice] = []
+        for placed in self.techniques:
+            offered = placed.choices(self.analysis)
+            if not offered:
+                warnings.warn(
+                    f"{placed} found nothing to bend in this network; `pliant.analyze` lists what is fixed and why",
+                    NoEffectWarning,
+                    stacklevel=4,
+                )
+            for choice in offered:
+                if choice.name in self._owner:
+                    raise PliantError(
+                        f"two techniques offer a choice named {choice.name!r}: {self._owner[choice.name]} and {placed}; "
+                        "place them apart with pliant.at(where, technique)"
+                    )
+                self._owner[choice.name] = placed
+                found.append(choice)
+        return found
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the shared parameters: give these to an optimizer."""
+        return self.model.parameters()
+
+    def draft(self, config: Mapping[str, Any]) -> Draft:
+        """Return the draft of a member: every technique has been asked, by stage."""
+        checked = self.space.check(config)
+        draft = Draft(self.analysis)
+        for placed in sorted(self.techniques, key=lambda p: p.technique.stage or 0):
+            mine = {name: option for name, option in checked.items() if self._owner[name] is placed}
+            if mine:
+                placed.technique.apply(draft, mine)
+        return draft
+
+    # ---- members ---------------------------------------------------------------------------------------------------
+    def member(self, config: Mapping[str, Any]) -> nn.Module:
+        """Return the member that ``config`` picks: its parameters alias the family's, gradients included.
+
+        It is an ordinary module in the family's current mode; calling it and ``backward`` need nothing special. The
+        largest config gives the user's own network. Members are cached.
+
+        Raises:
+            UnknownNameError: a choice or option that the space does not have.
+        """
+        checked = self.space.check(config)
+        found = self._members.get(checked)
+        if found is None:
+            draft = self.draft(checked)
+            slicing = draft.slicing()
+            if slicing.whole and not draft.edits:
+                return self.model
+            found = self._build(slicing, draft)
+            self._members[checked] = found
+            while len(self._members) > _CACHED:
+                old, _ = self._members.popitem(last=False)
+                self._calibrated.pop(old, None)
+        else:
+            self._members.move_to_end(checked)
+        net, aliases = found
+        if net.training != self.model.training:
+            net.train(self.model.training)
+        self._activate(aliases)
+        return net
+
+    def _build(self, slicing: Slicing, draft: Draft) -> tuple[nn.Module, AliasSet]:
+        aliases = AliasSet(self._tensors, slicing, self._store, self._statistics)
+        net = self._realise(slicing, aliases.supply)
+        aliases.attach(net, self._places)
+        for edit in draft.edits:
+            edit(net)
+        net.register_forward_pre_hook(lambda module, args: self._activate(aliases))
+        return net, aliases
+
+    def _realise(self, slicing: Slicing, supply: Any) -> nn.Module:
+        if self.form == "module":
+            return self._module_form.build(slicing, supply)
+        return build_graph_form(slicing, supply, self.rescale).train(self.model.training)
+
+    def _activate(self, aliases: AliasSet) -> None:
+        aliases.link()
+        if aliases.gathers and (not self._warm or self._warm[-1] is not aliases):
+            self._warm = [warm for warm in self._warm if warm is not aliases] + [aliases]
+            while len(self._warm) > _WARM:
+                self._warm.pop(0).release()
+
+    # ---- evaluation ------------------------------------------------------------------------------------------------
+    def calibrate_with(self, batches: Iterator[Any] | Sequence[Any], count: int = 16) -> None:
+        """Remember the inputs of ``count`` batches for re-estimating normalisation statistics of members.
+
+        Args:
+            batches: pairs ``(inputs, targets)``, as for training.
+            count: how many to keep.
+        """
+        self._calibration = [batch[0] for batch in islice(iter(batches), count)] if self._statistics else []
+        self._calibrated.clear()
+
+    def ready(self, config: Mapping[str, Any]) -> nn.Module:
+        """Return the member in evaluation mode, its normalisation statistics estimated for the weights as they are."""
+        checked = self.space.check(config)
+        net = self.member(checked)
+        version = sum(parameter._version for parameter in self.model.parameters())
+        if self._calibration and self._calibrated.get(checked) != version:
+            if self.form == "module" or net is self.model:
+                estimate_statistics(net, self._calibration)
+            else:
+                named = {n: b for n, b in net.named_buffers() if n in self._statistics}
+                estimate_in_graph(net, named, self._calibration)
+            self._calibrated[checked] = version
+        return net.eval()
+
+    def extract(self, config: Mapping[str, Any]) -> nn.Module:
+        """Return the member as an independent network in evaluation mode: what was trained is what ships.
+
+        Raises:
+            VerificationError: the copy does not compute exactly what the member computes on the example.
+        """
+        checked = self.space.check(config)
+        draft = self.draft(checked)
+        member = self.ready(checked)
+        own = {name: tensor for name, tensor in (*member.named_parameters(), *member.named_buffers())}
+        aliases = self.analysis.capture.aliases
+        by_canonical = {aliases.get(name, name): tensor for name, tensor in own.items()}
+        slicing = draft.slicing()
+
+        def supply(name: str) -> Tensor:
+            source = by_canonical.get(name)
+            if source is None:
+                source = take(self._tensors[name], slicing.picks(name))
+            copy = source.detach().clone(memory_format=torch.contiguous_format)
+            return nn.Parameter(copy, source.requires_grad) if isinstance(source, nn.Parameter) else copy
+
+        net = self._realise(slicing, supply).eval()
+        for edit in draft.edits:
+            edit(net)
+        args, kwargs = self.analysis.capture.args, self.analysis.capture.kwargs
+        gap = difference(outputs(net, args, kwargs), outputs(member, args, kwargs))
+        if gap > 1e-6:
+            raise VerificationError(
+                f"the extracted network differs from the member by {gap:.1e} on the example (at most 1e-6 expected); "
+                "does its forward draw random numbers, or keep state?"
+            )
+        return net
+
+    def verify(self, config: Mapping[str, Any]) -> float:
+        """Compare the module form and the graph form of a config on the example; returns the relative difference.
+
+        Where the family is in graph form, the graph form is compared with itself rebuilt, which says little: 0.
+        """
+        if self.form == "graph":
+            return 0.0
+        slicing = self.draft(config).slicing()
+        return compare_forms(self.model, slicing, self.analysis)[0]
+
+    # ---- preparation and storage -----------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Let every technique change the family once before training (sorting by importance); done once only."""
+        if self.prepared:
+            return
+        for placed in self.techniques:
+            placed.technique.prepare(self)
+        self.prepared = True
+
+    def permute(self, orders: Mapping[str, Sequence[int]]) -> None:
+        """Reorder the units of axes in every tensor; the full network's function stays the same.
+
+        Args:
+            orders: axis name to a permutation of its units, the first to come first.
+        """
+        slicing = Slicing(self.analysis, {name: list(order) for name, order in orders.items()})
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                picks = slicing.picks(name)
+                if any(pick is not None for pick in picks):
+                    tensor.copy_(take(tensor.detach().clone(), picks))
+        self._members.clear()
+        self._calibrated.clear()
+
+    def weight_views(self, axis: str) -> dict[str, Tensor]:
+        """Return every parameter that an axis cuts as ``(units, rest)``: importance scores are written once on these."""
+        from .units import unit_views
+
+        return unit_views(self.analysis, self.analysis.axis(axis), self._tensors)
+
+    def save(self, folder: str | Path, record: Mapping[str, Any] | None = None) -> Path:
+        """Write the family to a folder (safetensors and JSON, whole or not at all); see :meth:`load`."""
+        from .store import save_family
+
+        return save_family(self, Path(folder), dict(record or {}))
+
+    @classmethod
+    def load(cls, folder: str | Path, model: nn.Module) -> Family:
+        """Read a family from a folder into ``model``, a fresh instance of the network that it was made from.
+
+        Raises:
+            CorruptFileError: a file is missing, half-written or changed.
+            WrongShapeError: ``model`` is not the network that was saved.
+        """
+        from .store import load_family
+
+        return load_family(cls, Path(folder), model)
+
+    # ---- the two forms ---------------------------------------------------------------------------------------------
+    def _choose_form(self) -> None:
+        """Use the user's own class where it computes what the graph says, the graph elsewhere."""
+        args, kwargs = self.analysis.capture.args, self.analysis.capture.kwargs
+        if any(tensor.is_meta for tensor in self._tensors.values()):
+            return
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        try:
+            whole = outputs(sliced_copy(self.model, Slicing(self.analysis), "graph"), args, kwargs)
+            gap = difference(whole, outputs(self.model, args, kwargs))
+            if gap > 1e-5:
+                raise VerificationError(
+                    f"the captured graph differs from the model by {gap:.1e} on the example (at most 1e-5 expected); "
+                    "does its forward draw random numbers, or keep state?"
+                )
+            rng = random.Random(0)
+            for config in (self.space.smallest(), self.space.sample(rng), self.space.sample(rng)):
+                gap, rescale, error = compare_forms(self.model, self.draft(config).slicing(), self.analysis)
+                self.rescale = self.rescale or rescale
+                if gap > 1e-5:
+                    self.form = "graph"
+                    self.why_graph = error or f"the two forms differ by {gap:.1e}"
+                    break
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _places(analysis: Analysis) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for name, canonical in analysis.capture.aliases.items():
+        places.setdefault(canonical, []).append(name)
+    return places

@@ -1,0 +1,46 @@
+"""The record of a family: which techniques made it, with which fields. Loading replays it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .. import catalog
+from ..checks import CorruptFileError
+from ..technique import Elastic
+from .place import Placed
+
+
+def technique_record(placed: Placed) -> dict[str, Any]:
+    """Return a technique as plain data: its name in the catalogue, its fields, and where it applies."""
+    technique = placed.technique
+    return {
+        "technique": type(technique).__name__,
+        "fields": dataclasses.asdict(technique) if dataclasses.is_dataclass(technique) else {},  # type: ignore[arg-type]
+        "where": placed.where,
+    }
+
+
+def replay(rows: list[Mapping[str, Any]]) -> list[Placed]:
+    """Build the techniques of a record again.
+
+    Raises:
+        UnknownNameError: a technique that this installation does not have; the nearest name is offered.
+        CorruptFileError: fields that the technique does not take.
+    """
+    found = []
+    for row in rows:
+        kind = catalog.load(str(row["technique"]))
+        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in row["fields"].items()}
+        try:
+            technique = kind(**fields)
+        except TypeError as error:
+            raise CorruptFileError(
+                f"the record holds {row['technique']}({', '.join(fields)}), which this version does not take: {error}; "
+                "load it with the version of Pliant that wrote it"
+            ) from error
+        if not isinstance(technique, Elastic):
+            raise CorruptFileError(f"the record names {row['technique']!r}, which adds no choices to a family")
+        found.append(Placed(technique, str(row["where"])))
+    return found

@@ -1,0 +1,104 @@
+"""Saving a family and loading it in another process: safetensors for tensors, JSON for the rest, never pickle.
+
+``family.json`` is written last and names the weight file by its content, so a save that is killed leaves the family
+that was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..checks import CorruptFileError, WrongShapeError
+from ..files import write_json, write_tensors
+from ..space.space import Space
+from .record import replay, technique_record
+
+if TYPE_CHECKING:
+    from .family import Family
+
+_JSON = "family.json"
+_FORMAT = 1
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        total.update(f"{name}{tuple(tensors[name].shape)}{flat.dtype}".encode())
+        total.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return total.hexdigest()[:16]
+
+
+def save_family(family: Family, folder: Path, record: dict[str, Any]) -> Path:
+    """Write ``family`` to ``folder``; see :meth:`Family.save`."""
+    weights = _weights(family.model)
+    leaves, spec = pytree.tree_flatten((family.analysis.capture.args, dict(family.analysis.capture.kwargs)))
+    example = {str(i): leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
+    plain = {str(i): leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
+    name, example_name = f"weights-{_digest(weights)}.safetensors", f"example-{_digest(example)}.safetensors"
+    write_tensors(folder / name, weights)
+    write_tensors(folder / example_name, example)
+    write_json(
+        folder / _JSON,
+        {
+            "format": _FORMAT,
+            "weights": name,
+            "example": {"tensors": example_name, "plain": plain, "structure": pytree.treespec_dumps(spec)},
+            "techniques": [technique_record(placed) for placed in family.techniques],
+            "space": json.loads(family.space.to_json()),
+            "prepared": family.prepared,
+            "record": record,
+        },
+    )
+    for old in (*folder.glob("weights-*.safetensors"), *folder.glob("example-*.safetensors")):
+        if old.name not in (name, example_name):
+            old.unlink(missing_ok=True)
+    return folder
+
+
+def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
+    """Read a family from ``folder`` into ``model``; see :meth:`Family.load`."""
+    path = folder / _JSON
+    if not path.is_file():
+        raise CorruptFileError(f"there is no family in {folder}: {_JSON} is missing; give the folder that save() wrote")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        weights = load_file(folder / stored["weights"])
+        tensors = load_file(folder / stored["example"]["tensors"])
+        structure = pytree.treespec_loads(stored["example"]["structure"])
+        plain = stored["example"]["plain"]
+        leaves = [tensors.get(str(i), plain.get(str(i))) for i in range(structure.num_leaves)]
+        args, kwargs = pytree.tree_unflatten(leaves, structure)
+        rows, space = stored["techniques"], Space.from_json(json.dumps(stored["space"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"the family in {folder} cannot be read ({str(error).splitlines()[0]}); a file is missing or half-written: "
+            "restore the folder from a copy or save the family again"
+        ) from error
+    if _digest(weights) not in stored["weights"]:
+        raise CorruptFileError(f"{folder / stored['weights']} was changed after it was saved; restore it from a copy")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WrongShapeError(f"the weights in {folder} do not fit this model: {error}") from error
+    family = kind(model, args, replay(rows), kwargs, [str(c) for c in space.constraints])
+    if family.space.digest != space.digest:
+        raise CorruptFileError(
+            f"the family in {folder} had {len(space.choices)} choices, this model has {len(family.space.choices)} or other "
+            "ones; give the same network, and the version of Pliant that wrote the folder"
+        )
+    family.prepared = bool(stored["prepared"])
+    return family

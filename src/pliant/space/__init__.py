@@ -1,0 +1,8 @@
+"""What may vary: choices, the space that they span, the configs in it, and constraints. Knows no torch."""
+
+from .choice import Choice as Choice
+from .choice import Option as Option
+from .config import Config as Config
+from .constraint import Constraint as Constraint
+from .encoding import Encoding as Encoding
+from .space import Space as Space

@@ -1,0 +1,94 @@
+"""Elastic width: keep the first units of an axis, the most important ones first.
+
+Every free axis can be cut: hidden layers, attention heads, per-head widths, residual streams. Units are sorted by
+importance once, before training, so that a smaller width is a prefix of a larger one and shares its weights. The
+papers' claim: one set of weights then serves all widths as well as separate training would (Once-for-all, which sorts
+channels by the L1 norm of their weights, and slimmable networks before it).
+
+Differs from the papers: an axis is found by analysis, not written per layer type; importance is summed over every
+weight that the axis cuts, in and out, each normalised by its own scale, not over the incoming weights of one layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ...checks import WrongShapeError
+from ...space.choice import Choice, Option
+from ...technique import Elastic, Paper, Stage
+
+if TYPE_CHECKING:
+    from ...family.draft import Draft
+    from ...family.family import Family
+    from ...graph.analysis import Analysis
+    from ...graph.nouns import Axis
+
+_COUNTED = ("heads", "group")  # few units, each a lot of work: not rounded to a multiple
+
+
+@dataclass(frozen=True)
+class Width(Elastic):
+    """Choose how many units of each axis stay.
+
+    Attributes:
+        ratios: the options as shares of the full size, in (0, 1]; 1 is always an option.
+        multiple: sizes are rounded to a multiple of this (hardware likes it); heads are not rounded.
+        kinds: which axes bend: ``width``, ``heads``, ``stream``, ``head_width``, ``group``.
+    """
+
+    ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    multiple: int = 8
+    kinds: tuple[str, ...] = ("width", "heads", "stream")
+
+    paper: ClassVar[Paper | None] = Paper(
+        "Cai, Gan, Wang, Zhang, Han",
+        2020,
+        "Once-for-All: Train One Network and Specialize it for Efficient Deployment",
+        "1908.09791",
+    )
+    stage: ClassVar[Stage | None] = Stage.SLICE
+    gives: ClassVar[frozenset[str]] = frozenset({"sorted units"})
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not self.ratios or any(not 0 < ratio <= 1 for ratio in self.ratios):
+            raise WrongShapeError(f"Width.ratios are shares of the full size, each above 0 and at most 1; got {self.ratios}")
+        if self.multiple < 1:
+            raise WrongShapeError(f"Width.multiple is at least 1; got {self.multiple}")
+
+    def choices(self, analysis: Analysis) -> Sequence[Choice]:
+        """Return one choice per axis that has more than one size to choose from."""
+        rows = [(axis, self.sizes(axis)) for axis in analysis.axes if axis.kind in self.kinds]
+        return tuple(Choice(axis.name, sizes) for axis, sizes in rows if len(sizes) > 1)
+
+    def sizes(self, axis: Axis) -> tuple[int, ...]:
+        """Return the sizes to choose from, ascending, the full size last."""
+        step = 1 if axis.kind in _COUNTED else self.multiple
+        if axis.size <= step:
+            return (axis.size,)
+        found = {min(axis.size, max(step, round(ratio * axis.size / step) * step)) for ratio in self.ratios}
+        return tuple(sorted(found | {axis.size}))
+
+    def apply(self, draft: Draft, options: Mapping[str, Option]) -> None:
+        """Keep the chosen number of units of each axis."""
+        for name, units in options.items():
+            draft.keep(name, int(units))  # type: ignore[arg-type]
+
+    def prepare(self, family: Family) -> None:
+        """Sort the units of every axis that bends, the most important first."""
+        orders = {}
+        bending = {choice.name for choice in family.space.choices}
+        for axis in family.analysis.axes:
+            if axis.name not in bending or axis.kind not in self.kinds:
+                continue
+            scores = None
+            for rows in family.weight_views(axis.name).values():
+                share = rows.abs().sum(1)
+                share = share / share.mean().clamp_min(1e-12)
+                scores = share if scores is None else scores + share
+            if scores is not None:
+                orders[axis.name] = scores.argsort(descending=True, stable=True).tolist()
+        if orders:
+            family.permute(orders)

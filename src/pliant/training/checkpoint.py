@@ -1,0 +1,77 @@
+"""Checkpoints of a training run: weights, optimizer, schedule and random state in one safetensors file.
+
+No pickle: tensors go into the file's body, everything else into its JSON header. A checkpoint appears under its final
+name only when it is whole, and the one before it is kept until then, so a kill at any moment loses at most the steps
+since the last one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..checks import CorruptFileError
+from ..files import write_tensors
+
+_NAME = "checkpoint-{:08d}.safetensors"
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+) -> Path:
+    """Write the state after ``step`` steps and remove all but the two newest checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {f"model/{name}": t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+    state = optimizer.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    tensors["random/torch"] = torch.get_rng_state()
+    header = {"step": step, "optimizer": {"plain": plain, "param_groups": state["param_groups"]}, **extra}
+    path = folder / _NAME.format(step)
+    write_tensors(path, tensors, {"pliant": json.dumps(header)})
+    for old in sorted(folder.glob(_NAME.replace("{:08d}", "*")))[:-2]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a folder, or None."""
+    found = sorted(folder.glob(_NAME.replace("{:08d}", "*"))) if folder.is_dir() else []
+    return found[-1] if found else None
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint's state back and return its header (``step`` and what was given as ``extra``).
+
+    Raises:
+        CorruptFileError: the file is not whole or not of this model.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["pliant"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+        state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in header["optimizer"]["plain"].items()}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, key = name.split("/", 2)
+                state.setdefault(int(index), {})[key] = tensor
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["param_groups"]})
+        torch.set_rng_state(tensors["random/torch"])
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise CorruptFileError(
+            f"the checkpoint {path} cannot be read ({str(error).splitlines()[0]}); remove this file to go on from the "
+            "one before it, or the folder to start anew"
+        ) from error
+    return dict(header)

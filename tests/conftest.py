@@ -1,0 +1,33 @@
+"""Seeds for every test, and one thread, so that the same test gives the same numbers wherever it runs."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("pliant", deadline=None, derandomize=True)  # a busy machine is no failure
+settings.load_profile("pliant")
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return the one seed that tests use."""
+    return 20240601
+
+
+@pytest.fixture(autouse=True)
+def _seeded(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (third parties still draw from the global generator)
+    torch.manual_seed(seed)
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    """Return a generator of its own, for whatever takes one."""
+    return random.Random(seed)

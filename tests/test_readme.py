@@ -1,0 +1,82 @@
+"""Every code block of the README, CONTRIBUTING and the concepts page does what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.source import ROOT
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CLI = "import sys; from pliant.cli.main import app; sys.argv[0] = 'pliant'; app()"
+
+
+def _blocks(file: str, language: str) -> list[str]:
+    return [code for found, code in _BLOCK.findall((ROOT / file).read_text(encoding="utf-8")) if found == language]
+
+
+def _lines(file: str, command: str) -> list[str]:
+    lines = [line.partition("#")[0].strip() for block in _blocks(file, "bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(command)]
+
+
+def test_the_readme_has_no_other_kind_of_block() -> None:
+    kinds = {kind for kind, _ in _BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
+    assert kinds == {"bash", "python"}
+    commands = {line.split()[0] for line in _lines("README.md", "")} - {""}
+    assert commands == {"make", "pip", "pliant"}
+
+
+def test_its_make_targets_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert _lines("README.md", "make") == ["make demo", "make test"]
+    assert {line.split()[1] for line in _lines("README.md", "make")} <= targets
+
+
+def test_its_extras_exist() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {extra for line in _lines("README.md", "pip") for extra in re.findall(r"\[(\w+)\]", line)}
+    assert named <= set(project["optional-dependencies"])
+
+
+@pytest.mark.slow
+def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = _blocks("README.md", "python")
+    assert blocks
+    namespace: dict[str, object] = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert (tmp_path / "net.pt2").stat().st_size > 0
+    assert "error" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", _lines("README.md", "pliant"))
+def test_its_commands_exist(line: str) -> None:
+    """Only the help of each: what they do is tested where they are."""
+    subcommand = line.split()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", _CLI, subcommand, "--help"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_line_page_names_every_command() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    shown = subprocess.run([sys.executable, "-c", _CLI, "--help"], check=True, capture_output=True, text=True).stdout
+    for command in set(re.findall(r"^\| `pliant ([\w-]+)", page, re.MULTILINE)):
+        assert command in shown
+    assert len(re.findall(r"^\| `pliant", page, re.MULTILINE)) == 7
+
+
+def test_the_concepts_page_runs() -> None:
+    for block in _blocks("docs/concepts.md", "python"):
+        exec(compile(block, "docs/concepts.md", "exec"), {})
