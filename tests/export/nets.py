@@ -64,7 +64,7 @@ class Variadic(nn.Module):
         self.a = nn.Linear(8, 8)
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
-        return self.a(args[0]) + kwargs["shift"]
+        return self.a(args[0]) + kwargs.get("shift", 0)
 
 
 class FixedBatch(nn.Module):

@@ -31,7 +31,7 @@ CASES: dict[str, tuple[type[nn.Module], tuple[Any, ...], dict[str, Any]]] = {
     "mlp": (Mlp, (torch.randn(3, 8),), {}),
     "one": (Mlp, (torch.randn(1, 8),), {}),
     "tied": (Tied, (torch.arange(10).view(2, 5),), {}),
-    "variadic": (Variadic, (torch.randn(2, 8),), {"shift": torch.randn(2, 8)}),
+    "variadic": (Variadic, (torch.randn(2, 8),), {}),
     "nested": (Nested, (torch.randn(2, 8),), {"shift": torch.randn(2, 8), "scale": torch.randn(2, 8)}),
 }
 
@@ -67,6 +67,13 @@ def test_a_fixed_batch_is_recorded_with_its_reason(suffix: str, tmp_path: Path) 
     assert not asked.dynamic_batch
     assert not asked.details["fixed_because"]
     assert asked.max_error is None
+
+
+def test_tensors_by_free_keyword_fix_the_batch(tmp_path: Path) -> None:
+    made = export(Variadic(), tmp_path / "net.pt2", (torch.randn(2, 8),), {"shift": torch.randn(2, 8)}, time=False)
+    assert not made.dynamic_batch  # torch.export takes no dynamic shapes for them
+    assert made.details["fixed_because"]
+    assert made.max_error == 0
 
 
 def test_containers_become_plain(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_killed_between_making_the_study_and_naming_it(tmp_path: Path, monkeypat
     assert len(search(Toy(), objectives(), 3, storage=tmp_path / "s.db").trials) == 3
 
 
+@pytest.mark.slow
 def test_a_locked_database(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "LOCK_SECONDS", 0.1)
     with closing(sqlite3.connect(path)) as other:

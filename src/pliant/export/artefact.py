@@ -24,8 +24,7 @@ class Artefact:
         max_error: the largest difference from the network, over the largest output; ``None`` where not checked.
         latency: in its runtime, on the example arguments with one thread; ``None`` where not timed.
         load_lines: Python that loads it as ``net`` (or ``session``) without Pliant.
-        dynamic_batch: whether it takes any batch size; ``details["fixed_because"]`` says why it does not.
-        details: ``opset``, ``runtime``, ``checked_batches``, names of inputs …
+        details: ``dynamic_batch``, ``fixed_because``, ``opset``, ``runtime``, ``checked_batches``, names of inputs …
     """
 
     path: Path
@@ -34,8 +33,12 @@ class Artefact:
     max_error: float | None
     latency: Measurement | None
     load_lines: str
-    dynamic_batch: bool
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether it takes any batch size; if not, ``details["fixed_because"]`` says why."""
+        return bool(self.details.get("dynamic_batch", False))
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,13 @@ def export(
         if draft.card:
             card = files.enter_context(replacing(target.with_suffix(".json")))
             card.write_text(draft.card, encoding="utf-8")
-    details = {**draft.details, "checked_batches": list(verdict.batches) if verdict else []}
+    details = {
+        **draft.details,
+        "dynamic_batch": draft.dynamic,
+        "checked_batches": list(verdict.batches) if verdict else [],
+    }
     error = verdict.max_error if verdict else None
-    return Artefact(target, target.suffix[1:], size, error, latency, draft.load_lines, draft.dynamic, details)
+    return Artefact(target, target.suffix[1:], size, error, latency, draft.load_lines, details)
 
 
 def _checked(

@@ -253,8 +253,7 @@ class Family:
                 picks = slicing.picks(name)
                 if any(pick is not None for pick in picks):
                     tensor.copy_(take(tensor.detach().clone(), picks))
-        self._members.clear()
-        self._calibrated.clear()
+        self.forget()
 
     def weight_views(self, axis: str) -> dict[str, Tensor]:
         """Return every parameter that an axis cuts as ``(units, rest)``: importance scores are written once on these."""
@@ -279,6 +278,12 @@ class Family:
         from .store import load_family
 
         return load_family(cls, Path(folder), model)
+
+    def forget(self) -> None:
+        """Drop every cached member; the next call of :meth:`member` builds anew."""
+        self._members.clear()
+        self._calibrated.clear()
+        self._warm.clear()
 
     # ---- the two forms ---------------------------------------------------------------------------------------------
     def _choose_form(self) -> None:

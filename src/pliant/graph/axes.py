@@ -108,7 +108,10 @@ def _couple(trace: Tracer) -> None:
             continue
         for row in [dims] if isinstance(dims[0], Dim) else dims:
             for dim in row or ():
-                if dim.size > 1 and all(kinds.get(id(atom)) == "head_width" for atom in atoms(dim)):
+                # A fixed dimension that happens to have the same size, such as the tokens, is none of them.
+                if dim.size > 1 and all(
+                    kinds.get(id(atom)) == "head_width" and atom.reason is None for atom in atoms(dim)
+                ):
                     widths.setdefault((module_path(node), dim.root().size), []).append(dim)
     for (path, _), found in widths.items():
         if path and any(atom.reason is None for dim in found for atom in atoms(dim)):

@@ -35,7 +35,7 @@ def from_json(text: str, source: str = "the text") -> ReportData:
             raise CorruptFileError(
                 f"{source} has format {version}, this Pliant reads {FORMAT}: run again, or use the Pliant that wrote it"
             )
-        data = _build(ReportData, record)
+        data = build(ReportData, record)
         verify(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFileError(
@@ -93,23 +93,23 @@ def verify(data: ReportData) -> None:
                 )
 
 
-def _build(kind: Any, value: Any) -> Any:
+def build(kind: Any, value: Any) -> Any:
     """Make a value of the annotated ``kind`` from plain JSON, following the dataclasses' own annotations."""
     if kind is Measurement:
         return Measurement.from_json(value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _build(next(arg for arg in args if arg is not type(None)), value)
+        return None if value is None else build(next(arg for arg in args if arg is not type(None)), value)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         strange = sorted(set(value) - set(hints))
         if strange:
             raise TypeError(f"{kind.__name__} has no field {', '.join(strange)}")
-        return kind(**{name: _build(hints[name], item) for name, item in value.items()})
+        return kind(**{name: build(hints[name], item) for name, item in value.items()})
     if origin is tuple:
-        return tuple(_build(args[0], item) for item in value)
+        return tuple(build(args[0], item) for item in value)
     if origin is Mapping or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return {name: _build(args[1], item) for name, item in value.items()}
+        return {name: build(args[1], item) for name, item in value.items()}
     if kind is float and isinstance(value, int):
         return float(value)
     if kind in (int, float, str, bool) and not isinstance(value, kind):

@@ -191,7 +191,8 @@ def _described(error: Exception) -> str:
 def _seeded(seed: int) -> Iterator[None]:
     """Give every measurement the same random numbers, so that a resumed study does as one never killed."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -1,0 +1,110 @@
+"""The dry run: everything that could go wrong late is tried early, and the time that the rest takes is foretold."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+
+from .. import catalog
+from ..checks import PliantError
+from ..family.family import Family
+from ..measure import Macs, PeakMemory
+from ..report import Check
+from ..tasks import Task
+from ..technique import Recipe
+from ..training.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What the dry run found: the checks that passed, and the seconds and bytes to expect."""
+
+    checks: tuple[Check, ...]
+    step_seconds: float
+    evaluation_seconds: float
+    memory_bytes: float
+
+    def foretell(self, steps: int, budget: int) -> str:
+        """Say how long training and search will take and how much memory training needs."""
+        train, search = self.step_seconds * steps, self.evaluation_seconds * budget
+        return (
+            f"expect about {_minutes(train)} of training and {_minutes(search)} of search, "
+            f"and {self.memory_bytes / 2**20:.0f} MiB for weights, gradients, optimiser and activations"
+        )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def dry_run(family: Family, task: Task, seed: int) -> DryRun:
+    """Try a training step, an evaluation, an extraction and the equality of both forms; leave everything as it was.
+
+    Raises:
+        PliantError: whatever would have gone wrong later; among them VerificationError where the forms disagree.
+    """
+    if family.space.size == 1:
+        raise PliantError(
+            "nothing bends: no technique found a choice with more than one option in this network; "
+            "`pliant analyze` lists what is kept fixed and why"
+        )
+    random_state, weights = torch.get_rng_state(), {n: t.clone() for n, t in family.model.state_dict().items()}
+    try:
+        checks = _equality(family)
+        batch = next(task.batches(seed))
+        step_seconds = min(_one_step(family, task, batch) for _ in range(2))
+        start = time.perf_counter()
+        config = family.space.smallest()
+        figures = task.evaluate(family.ready(config), "validation")
+        evaluation = time.perf_counter() - start
+        macs = Macs(family.analysis.capture.args, family.analysis.capture.kwargs)
+        macs.measure(family.ready(config))
+        start = time.perf_counter()
+        task.evaluate(family.ready(family.space.largest()), "validation")
+        evaluation = (evaluation + time.perf_counter() - start) / 2
+        checks += (Check("the task evaluates", True, ", ".join(f"{n} {v:.3g}" for n, v in figures.items())),)
+        memory = _memory(family, batch)
+    finally:
+        family.model.load_state_dict(weights)
+        family.model.zero_grad(set_to_none=True)
+        family.forget()
+        torch.set_rng_state(random_state)
+    return DryRun(checks, step_seconds, evaluation, memory)
+
+
+def _equality(family: Family) -> tuple[Check, ...]:
+    rng = Random(0)
+    configs = [family.space.smallest(), *(family.space.sample(rng) for _ in range(2))]
+    worst = max(family.verify(config) for config in configs)
+    for config in configs:
+        family.extract(config)  # raises where the copy differs from the member
+    form = "the user's own class" if family.form == "module" else f"the captured graph ({family.why_graph})"
+    return (
+        Check("captured", True, f"in {family.analysis.seconds.get('capture', 0.0):.2f} s; members are {form}"),
+        Check("both forms agree", worst <= 1e-5, f"largest difference {worst:.1e}, at most 1e-5 allowed"),
+        Check("extracted networks equal their members", True, f"{len(configs)} of {len(configs)}, at most 1e-6 allowed"),
+    )
+
+
+def _one_step(family: Family, task: Task, batch: Any) -> float:
+    recipe = catalog.default("train")
+    assert isinstance(recipe, Recipe)
+    family.model.train()
+    family.model.zero_grad(set_to_none=True)
+    start = time.perf_counter()
+    recipe.step(TrainingStep(family, batch, task.loss))
+    return time.perf_counter() - start
+
+
+def _memory(family: Family, batch: Any) -> float:
+    """Return weights, gradients and two moments of an optimiser, plus the activations of one batch, in bytes."""
+    weights = sum(p.numel() * p.element_size() for p in family.parameters())
+    inputs = batch[0]
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    activations = PeakMemory(args).measure(family.ready(family.space.largest())).value - weights
+    layers = max(1, len(family.analysis.sites))
+    return 4 * weights + max(0.0, activations) * layers

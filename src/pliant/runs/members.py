@@ -1,0 +1,147 @@
+"""Making the shown members real: extracted, exported, checked, and measured in the runtime that ships."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..export import Artefact, export
+from ..family.family import Family
+from ..files import write_json
+from ..graph.slicing import Slicing
+from ..measure import Bytes, Latency, Macs, Measurement, Params, PeakMemory
+from ..report import ArtefactRow, Check, Kept, MemberRow
+from ..space.config import Config
+from ..tasks import Task
+
+FORMATS = ("safetensors", "pt2", "onnx")
+
+
+class Workshop:
+    """Builds the rows of a report's members; a member that is on disk already is read, not made again.
+
+    Args:
+        family: the trained family.
+        task: its task.
+        folder: the run's folder.
+        timing: the arguments that latency is measured on.
+        threads: threads for latency.
+    """
+
+    def __init__(self, family: Family, task: Task, folder: Path, timing: tuple[Any, ...], threads: int) -> None:
+        self.family, self.task, self.folder, self.timing, self.threads = family, task, folder, timing, threads
+
+    def make(self, id_: str, config: Config, searched: Mapping[str, float]) -> MemberRow:
+        """Extract, export, check and measure one member (all but its final latency)."""
+        place = self.folder / "members" / id_
+        stored = _read(place / "member.json", config)
+        if stored is not None:
+            return stored
+        net = self.family.extract(config)
+        gap = self.family.verify(config)
+        artefacts = [export(net, place / f"{self._stem(suffix)}.{suffix}", self.timing) for suffix in FORMATS]
+        row = MemberRow(
+            id=id_,
+            role="front",
+            config=dict(config),
+            measurements=self._measure(net, searched),
+            kept=kept(self.family, config),
+            checks=_checks(gap, artefacts),
+            artefacts=tuple(_row(artefact, self.folder) for artefact in artefacts),
+        )
+        write_json(place / "member.json", {"config": config.to_json(), "row": _plain(row)})
+        return row
+
+    def _stem(self, suffix: str) -> str:
+        # The weights' card stands beside them with the suffix .json; the program's file must not share its stem.
+        return "weights" if suffix == "safetensors" else "net"
+
+    def _measure(self, net: nn.Module, searched: Mapping[str, float]) -> dict[str, Measurement]:
+        first, *others = self.task.evaluate(net, "test").items()
+        unit = str(self.task.settings.get("unit", ""))
+        found = {first[0]: Measurement(first[1], unit, details={"split": "test"})}
+        if first[0] in searched:
+            found[f"{first[0]}_validation"] = Measurement(searched[first[0]], unit, details={"split": "validation"})
+        found |= {name: Measurement(value, "", details={"split": "test"}) for name, value in others}
+        capture = self.family.analysis.capture
+        for objective in (Macs(capture.args, capture.kwargs), Params(), Bytes(), PeakMemory(self.timing)):
+            found[objective.name] = objective.measure(net)
+        return found
+
+    def time(self, rows: list[MemberRow], reference: MemberRow) -> dict[str, dict[str, Measurement]]:
+        """Measure every member again, in ONNX Runtime and in torch, each in one loop with the reference."""
+        full = self.family.extract(Config(reference.config))
+        timers = {
+            "latency_onnxruntime": Latency(self.timing, "onnxruntime", threads=self.threads, reference=full),
+            "latency_torch": Latency(self.timing, "torch", threads=self.threads, reference=full),
+        }
+        found: dict[str, dict[str, Measurement]] = {}
+        for row in (reference, *rows):
+            net = full if row.id == reference.id else self.family.extract(Config(row.config))
+            found[row.id] = {name: timer.measure(net) for name, timer in timers.items()}
+        return found
+
+
+def kept(family: Family, config: Mapping[str, Any]) -> tuple[Kept, ...]:
+    """Say how much of each bending axis and of each block a config keeps."""
+    slicing: Slicing = family.draft(config).slicing()
+    gone = {block.name for block in slicing.dropped}
+    names = {choice.name for choice in family.space.choices}
+    blocks = [block.name for block in family.analysis.blocks]
+    rows = [Kept(name, "block", 0 if name in gone else 1, 1, name) for name in blocks] if _drops(family) else []
+    for axis in family.analysis.axes:
+        if axis.name in names:
+            group = next((name for name in blocks if axis.name.startswith(f"{name}.")), "")
+            kind = axis.kind.replace("_", " ")
+            size = slicing.size(axis.atom)
+            rows.append(Kept(group, "hidden" if kind == "width" else kind, size, axis.size, axis.name))
+    return tuple(rows)
+
+
+def _drops(family: Family) -> bool:
+    return bool(family.draft(family.space.smallest()).slicing().dropped)
+
+
+def _checks(gap: float, artefacts: list[Artefact]) -> tuple[Check, ...]:
+    rows = [
+        Check("extracted network equals the member", True, "on the example, at most 1e-6 apart"),
+        Check("module form equals graph form", gap <= 1e-5, f"{gap:.1e}, at most 1e-5 allowed"),
+    ]
+    for artefact in artefacts:
+        if artefact.max_error is not None:
+            passed = artefact.max_error <= 1e-4
+            rows.append(Check(f"{artefact.format} equals the network", passed, f"{artefact.max_error:.1e} of 1e-4"))
+    return tuple(rows)
+
+
+def _row(artefact: Artefact, folder: Path) -> ArtefactRow:
+    relative = artefact.path.relative_to(folder).as_posix()
+    return ArtefactRow(
+        relative, artefact.format, artefact.bytes, artefact.load_lines, artefact.max_error, artefact.latency
+    )
+
+
+def _plain(row: MemberRow) -> Any:
+    return json.loads(json.dumps(asdict(row)))
+
+
+def _read(path: Path, config: Config) -> MemberRow | None:
+    """Return a member made earlier; None where there is none, or what is there is damaged and is made again."""
+    from ..report.store import build
+
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["config"] != config.to_json():
+            return None
+        row: MemberRow = build(MemberRow, stored["row"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    folder = path.parent.parent.parent
+    return row if all((folder / artefact.path).is_file() for artefact in row.artefacts) else None
+
+

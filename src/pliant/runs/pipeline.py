@@ -1,0 +1,292 @@
+"""`pliant run`: dry run, training, search, extraction, export, measurement, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..family.family import Family
+from ..measure import Macs, Metric, machine
+from ..report import Check, Fixed, MemberRow, Phase, Point, ReportData, save, write_report
+from ..space.config import Config
+from ..study import Study, search
+from ..tasks import Task, load_task
+from ..training import Progress, train
+from .build import build_family, default_choices, on_measures, timing_args
+from .choose import candidates, not_faster
+from .dry import dry_run
+from .events import Events, Silence
+from .folder import RunFolder
+from .members import Workshop
+
+TOLERANCE = 1.5  # how much more error the headline's member may have, unless the task's SETTINGS say otherwise
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made: the data of its report, the path of the page, and the study."""
+
+    data: ReportData
+    report: Path
+    study: Study
+
+
+@dataclass(frozen=True)
+class _Plan:
+    task: Task
+    settings: Mapping[str, Any]
+    choices: tuple[str, ...]
+    constraints: tuple[str, ...]
+    seed: int
+    threads: int
+    quick: bool
+
+    @property
+    def steps(self) -> int:
+        return int(self.settings.get("steps", 1000))
+
+    @property
+    def budget(self) -> int:
+        return int(self.settings.get("budget", 50))
+
+    def asked(self) -> dict[str, Any]:
+        return {
+            "task": self.task.name,
+            "digest": self.task.digest,
+            "steps": self.steps,
+            "budget": self.budget,
+            "seed": self.seed,
+            "choices": list(self.choices),
+            "constraints": list(self.constraints),
+            "threads": self.threads,
+            "quick": self.quick,
+        }
+
+
+def run(
+    task: str,
+    out: str | Path,
+    *,
+    quick: bool = False,
+    steps: int | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    choices: Sequence[str] | None = None,
+    constraints: Sequence[str] = (),
+    threads: int = 1,
+    events: Events | None = None,
+) -> Result:
+    """Do everything for a task: train its family, search it, hand over the best members, and write the report.
+
+    Killed at any moment, the same call goes on from the last finished step.
+
+    Args:
+        task: a built-in task's name (``"digits"``, ``"digits:convnet"``) or the path of a task file.
+        out: the run's folder.
+        quick: use the task's settings for a quick look.
+        steps, budget: training steps and measured members; the task's own if None.
+        seed: determines the initial weights, the batches, the members that learn, and the search.
+        choices: names of techniques that add choices.
+        constraints: such as ``"macs <= 1e6"`` or ``"blocks.depth >= 2"``.
+        threads: threads for the measurement of latency.
+        events: is told of the progress.
+
+    Raises:
+        PliantError: in all its kinds; nothing that was done is lost.
+    """
+    loaded = load_task(task)
+    settings = loaded.settings_for(quick) | {
+        k: v for k, v in (("steps", steps), ("budget", budget)) if v is not None
+    }
+    chosen = tuple(choices) if choices else default_choices()
+    plan = _Plan(loaded, settings, chosen, tuple(constraints), seed, threads, quick)
+    return _Run(plan, RunFolder.claim(Path(out), plan.asked()), events or Silence()).go()
+
+
+class _Run:
+    """One call of :func:`run`."""
+
+    def __init__(self, plan: _Plan, folder: RunFolder, events: Events) -> None:
+        self.plan, self.folder, self.events = plan, folder, events
+        self.path = folder.path
+        self.checks: list[Check] = []
+
+    def go(self) -> Result:
+        family = self._family()
+        self._train(family)
+        study = self._search(family)
+        members = self._members(family, study)
+        data = self._data(family, study, members)
+        save(data, self.path / "report.json")
+        page = write_report(data, self.path / "report.html")
+        return Result(data, page, study)
+
+    def _family(self) -> Family:
+        self.events.phase("dry run")
+        plan = self.plan
+        with self.folder.timed("dry run", finish=False):
+            family = build_family(plan.task, plan.choices, plan.constraints, plan.seed)
+            if self.folder.done("dry run"):
+                self.checks = [Check(**check) for check in self.folder.record["checks"]]
+                return family
+            found = dry_run(family, plan.task, plan.seed)
+            self.checks = list(found.checks)
+            self.folder.record["checks"] = [vars(check) for check in found.checks]
+        self.folder.record["stages"]["dry run"] = self.folder.record["created"]
+        self.folder.write()
+        self.events.note(f"{family.space.size:.3g} members; {found.foretell(plan.steps, plan.budget)}")
+        return family
+
+    def _train(self, family: Family) -> None:
+        plan, settings = self.plan, self.plan.settings
+        self.events.phase("training", plan.steps)
+        optimizer = torch.optim.AdamW(
+            family.parameters(), lr=float(settings.get("lr", 1e-3)), weight_decay=float(settings.get("weight_decay", 0.05))
+        )
+
+        def told(state: Progress) -> None:
+            self.events.step(state.step, loss=state.loss)
+
+        with self.folder.timed("training"):
+            train(
+                family,
+                lambda start: plan.task.batches(plan.seed, start),
+                plan.task.loss,
+                steps=plan.steps,
+                optimizer=optimizer,
+                warmup=float(settings.get("warmup", 0)) / max(1, plan.steps),
+                folder=self.path / "checkpoints",
+                save_every=max(10, plan.steps // 20),
+                seed=plan.seed,
+                on_step=told,
+            )
+            family.save(self.path / "family", {"run": self.plan.asked()})
+
+    def _search(self, family: Family) -> Study:
+        plan = self.plan
+        self.events.phase("search", plan.budget)
+        error = self._objective(family)
+        capture = family.analysis.capture
+        objectives = [error, Macs(capture.args, capture.kwargs)]
+        done = 0
+
+        def told(trial: Any) -> None:
+            nonlocal done
+            done = max(done, trial.number) + 1
+            self.events.step(min(done, plan.budget), **trial.values)
+
+        with self.folder.timed("search"):
+            study = search(
+                family,
+                objectives,
+                plan.budget,
+                storage=self.path / "study.db",
+                constraints=on_measures(plan.constraints),
+                seed=plan.seed,
+                on_trial=told,
+            )
+        if study.note:
+            self.events.note(study.note)
+        return study
+
+    def _objective(self, family: Family) -> Metric:
+        task = self.plan.task
+        name = next(iter(task.evaluate(family.ready(family.space.largest()), "validation")))
+
+        def measure(member: torch.nn.Module) -> float:
+            return task.evaluate(member, "validation")[name]
+
+        return Metric(name, measure, unit=str(task.settings.get("unit", "")))
+
+    def _members(self, family: Family, study: Study) -> list[MemberRow]:
+        """Extract, export and time the reference and the members to show; the reference comes first."""
+        plan = self.plan
+        error = next(iter(study.directions))
+        largest = Config({choice.name: choice.largest for choice in family.space.choices})
+        capture = family.analysis.capture
+        network = family.model.eval()
+        values = {
+            error: plan.task.evaluate(network, "validation")[error],
+            "macs": Macs(capture.args, capture.kwargs).measure(network).value,
+        }
+        tolerance = float(plan.settings.get("tolerance", TOLERANCE))
+        trials = candidates(study.front, error, values, tolerance)
+        self.events.phase("members", len(trials) + 1)
+        workshop = Workshop(family, plan.task, self.path, timing_args(plan.task, plan.seed), plan.threads)
+        with self.folder.timed("members"):
+            reference = replace(workshop.make("full", largest, values), role="reference")
+            rows = []
+            for i, trial in enumerate(trials):
+                self.events.step(i + 1)
+                rows.append(workshop.make(f"m{i + 1}", trial.config, trial.values))
+            self.events.phase("timing")
+            times = workshop.time(rows, reference)
+        return [_timed(reference, times), *recommend(rows, reference, times, self.events)]
+
+    def _data(self, family: Family, study: Study, members: list[MemberRow]) -> ReportData:
+        plan, record = self.plan, self.folder.record
+        error = next(iter(study.directions))
+        shown = {Config(member.config).key: member.id for member in members}
+        points = [
+            Point(shown.get(trial.config.key, f"t{trial.number}"), dict(trial.values), "", trial.feasible)
+            for trial in study.trials
+            if trial.state == "complete"
+        ]
+        return ReportData(
+            task=plan.task.name,
+            error=error,
+            members=tuple(members),
+            tolerance=float(plan.settings.get("tolerance", TOLERANCE)),
+            points=tuple(points),
+            fixed=tuple(Fixed(f.what, str(f.reason), f.size) for f in family.analysis.fixed),
+            checks=tuple(self.checks),
+            machine=machine(),
+            settings=plan.asked(),
+            commands=(self._command(),),
+            phases=tuple(Phase(name, seconds) for name, seconds in record.get("seconds", {}).items()),
+            space_size=family.space.size,
+            created=record["created"],
+            notes=("A quick run: its settings are for a first look.",) if plan.quick else (),
+        )
+
+    def _command(self) -> str:
+        plan = self.plan
+        parts = [f"pliant run {plan.task.name} --out {self.path.name}", f"--seed {plan.seed}"]
+        parts += ["--quick"] if plan.quick else []
+        parts += [f"--steps {plan.steps}", f"--budget {plan.budget}", f"--threads {plan.threads}"]
+        parts += [f"--constraint '{text}'" for text in plan.constraints]
+        return " ".join([*parts, f"--choices {','.join(plan.choices)}"])
+
+
+def _timed(row: MemberRow, times: Mapping[str, Mapping[str, Any]]) -> MemberRow:
+    return replace(row, measurements={**row.measurements, **times[row.id]})
+
+
+def recommend(
+    rows: Sequence[MemberRow], reference: MemberRow, times: Mapping[str, Mapping[str, Any]], events: Events
+) -> list[MemberRow]:
+    """Recommend the members that are faster than every bigger one; say of the others why they are not."""
+    everyone = [_timed(reference, times), *(_timed(row, times) for row in rows)]
+    by_id = {row.id: row for row in everyone}
+    macs = {row.id: row.measurements["macs"].value for row in everyone}
+    name = "latency_onnxruntime"
+    ratio = {row.id: float(row.measurements[name].details.get("ratio", 1.0)) for row in everyone}
+    dropped = not_faster(list(by_id), macs, ratio)
+    out = []
+    for row in everyone[1:]:
+        bigger = dropped.get(row.id)
+        if bigger is None:
+            out.append(replace(row, role="recommended"))
+            continue
+        own, other = row.measurements[name], by_id[bigger].measurements[name]
+        note = (
+            f"not faster than {bigger}, which is bigger: {own.value:.3g} ms against {other.value:.3g} ms "
+            f"(batch {own.details.get('batch')}, {own.details.get('threads')} thread)"
+        )
+        events.note(f"{row.id} is {note}")
+        out.append(replace(row, role="dropped", note=note))
+    return out
