@@ -25,7 +25,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise PliantError(f"cannot write {path}: {error.strerror or error}; choose a folder that can be written") from error
+        raise PliantError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from error
     temporary = Path(name)
     try:
         write(temporary)
@@ -47,7 +49,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file whole or not at all."""
-    return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    return write_whole(path, write)
 
 
 def write_json(path: Path, value: Any) -> Path:

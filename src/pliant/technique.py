@@ -99,10 +99,13 @@ class Turn(Protocol):
     space: Space
     rng: Any  # random.Random, seeded by the run's seed and the step
 
-    def learn(self, config: Config, teacher: Any = None, weight: float = 1.0, temperature: float = 1.0) -> Any:
+    def learn(
+        self, config: Config, teacher: Any = None, share: float = 1.0, temperature: float = 1.0, weight: float = 1.0
+    ) -> Any:
         """Run the member on the batch, add the gradient of its loss to the family's, return detached outputs.
 
-        With ``teacher`` (the detached outputs of another member) the loss is the distillation loss, else the task's.
+        With ``teacher`` (the detached outputs of another member), ``share`` of the loss is the distillation loss
+        against them and the rest the task's; without, all of it is the task's.
         """
         ...
 

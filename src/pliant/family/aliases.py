@@ -11,10 +11,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ..graph.slicing import Pick, Slicing, take
 
@@ -33,69 +35,91 @@ def _accept_strided_gradients() -> None:
 
 
 class GradientStore:
-    """One gradient buffer per family parameter, kept over ``zero_grad(set_to_none=True)``."""
+    """One gradient buffer per family parameter, however many members learn and however often gradients are cleared."""
 
     def __init__(self) -> None:
         _accept_strided_gradients()
         self._buffers: dict[int, Tensor] = {}
 
     def of(self, parameter: nn.Parameter) -> Tensor:
-        """Return the parameter's gradient, making a zeroed one where it has none."""
-        if parameter.grad is None:
-            buffer = self._buffers.get(id(parameter))
-            if buffer is None or buffer.shape != parameter.shape or buffer.device != parameter.device:
-                buffer = torch.empty_like(parameter, memory_format=torch.preserve_format)
-                self._buffers[id(parameter)] = buffer
-            parameter.grad = buffer.detach().zero_()
-        return parameter.grad
+        """Make the buffer the parameter's gradient and return it: zero where the parameter has none.
+
+        A gradient that autograd made by itself is taken over. Were it left, members that were linked to it would keep
+        it alive, each another one.
+        """
+        buffer, gradient = self._buffers.get(id(parameter)), parameter.grad
+        if buffer is not None and buffer is gradient:
+            return buffer
+        like = (parameter.shape, parameter.dtype, parameter.device)
+        if buffer is None or (buffer.shape, buffer.dtype, buffer.device) != like:
+            buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
+            self._buffers[id(parameter)] = buffer
+        with torch.no_grad():
+            buffer.zero_() if gradient is None else buffer.copy_(gradient)
+        parameter.grad = buffer
+        return buffer
 
 
 class ViewAlias:
     """A member's parameter that is a view of the family's."""
 
-    __slots__ = ("_grad", "_picks", "_pointer", "full", "own")
+    __slots__ = ("_buffer", "_buffer_pointer", "_picks", "_pointer", "full", "own")
 
     def __init__(self, full: nn.Parameter, picks: Sequence[Pick]) -> None:
         self.full, self._picks = full, picks
         self.own = nn.Parameter(take(full.detach(), picks), full.requires_grad)
         self._pointer = full.data_ptr()
-        self._grad: Tensor | None = None
+        self._buffer: Tensor | None = None
+        self._buffer_pointer = 0
 
     def link(self, store: GradientStore, with_gradient: bool) -> None:
         """Point the view at the family's storage and gradient as they are now."""
-        full = self.full
+        full, own = self.full, self.own
         if full.data_ptr() != self._pointer:  # the family was moved or its data replaced
-            self.own.data = take(full.detach(), self._picks)
+            own.grad = self._buffer = None
+            own.data = take(full.detach(), self._picks)
             self._pointer = full.data_ptr()
-            self._grad = None
-        if with_gradient and full.requires_grad and (self._grad is not full.grad or full.grad is None):
-            gradient = store.of(full)
-            self.own.grad = take(gradient, self._picks)
-            self._grad = full.grad
+        if not with_gradient or not full.requires_grad:
+            return
+        buffer = full.grad
+        if buffer is None or buffer is not self._buffer:
+            buffer = store.of(full)
+        if own.grad is not None and buffer is self._buffer and buffer.data_ptr() == self._buffer_pointer:
+            return
+        view = take(buffer, self._picks)
+        if own.grad is None and self._buffer is not None:  # the member's own gradients were cleared
+            view.zero_()
+        own.grad, self._buffer, self._buffer_pointer = view, buffer, buffer.data_ptr()
 
 
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
 
-    __slots__ = ("_picks", "_put", "_version", "full", "own", "shape")
+    __slots__ = ("_fresh", "_picks", "_put", "_state", "full", "own", "shape")
 
     def __init__(self, full: nn.Parameter, picks: Sequence[Pick], put: Setter) -> None:
         self.full, self._picks, self._put = full, picks, put
         self.shape = tuple(len(_indices(p, s)) for p, s in zip(picks, full.shape, strict=True))
-        self._version = -1
+        self._state: tuple[int, int] = (-1, -1)
+        self._fresh = False
         self.own = nn.Parameter(torch.empty(self.shape, dtype=full.dtype, device="meta"), full.requires_grad)
 
-    def link(self, store: GradientStore, with_gradient: bool) -> None:
-        """Gather anew where the family's parameter has changed since the last time."""
+    def link(self, store: GradientStore, running: bool) -> None:
+        """Gather anew where the family's parameter may have changed since the last time.
+
+        A change through ``.data`` leaves no trace in a parameter's version, so a forward (``running``) trusts only a
+        copy that was made for it.
+        """
         full = self.full
-        version = full._version
-        if version == self._version and not self.own.is_meta and self.own.device == full.device:
+        state = (full._version, full.data_ptr())
+        if state == self._state and not self.own.is_meta and (self._fresh or not running):
+            self._fresh = self._fresh and not running
             return
         # A new parameter each time: a backward pass that is still due keeps the old one and its values.
         self.own = nn.Parameter(take(full.detach(), self._picks), full.requires_grad)
         if full.requires_grad:
             self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, full, self._picks, store))
-        self._version = version
+        self._state, self._fresh = state, not running
         self._put(self.own)
 
     def release(self) -> None:
@@ -187,13 +211,26 @@ class AliasSet:
         for setter in self._setters.get(name, ()):
             setter(tensor)
 
-    def link(self) -> None:
-        """Bring every alias up to date; called before each forward of the member."""
+    def link(self, running: bool = False) -> None:
+        """Bring every alias up to date; called when the member is asked for and before each forward (``running``)."""
         with_gradient = torch.is_grad_enabled()
         for view in self.views:
             view.link(self._store, with_gradient)
         for gather in self.gathers.values():
-            gather.link(self._store, with_gradient)
+            gather.link(self._store, running)
+
+    def before_backward(self, outputs: Any) -> None:
+        """Link the gradients again when a backward pass begins: many loops clear them after the forward."""
+        if not torch.is_grad_enabled():
+            return
+        leaves = [outputs] if isinstance(outputs, Tensor) else pytree.tree_leaves(outputs)
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaf.register_hook(self._relink)
+
+    def _relink(self, gradient: Tensor) -> None:
+        for view in self.views:
+            view.link(self._store, True)
 
     def release(self) -> None:
         """Free the gathered copies."""

@@ -87,13 +87,13 @@ class Family:
                 warnings.warn(
                     f"{placed} found nothing to bend in this network; `pliant.analyze` lists what is fixed and why",
                     NoEffectWarning,
-                    stacklevel=4,
+                    stacklevel=3,
                 )
             for choice in offered:
                 if choice.name in self._owner:
                     raise PliantError(
-                        f"two techniques offer a choice named {choice.name!r}: {self._owner[choice.name]} and {placed}; "
-                        "place them apart with pliant.at(where, technique)"
+                        f"two techniques offer a choice named {choice.name!r}: {self._owner[choice.name]} and "
+                        f"{placed}; place them apart with pliant.at(where, technique)"
                     )
                 self._owner[choice.name] = placed
                 found.append(choice)
@@ -198,7 +198,7 @@ class Family:
         checked = self.space.check(config)
         draft = self.draft(checked)
         member = self.ready(checked)
-        own = {name: tensor for name, tensor in (*member.named_parameters(), *member.named_buffers())}
+        own: dict[str, Tensor] = dict((*member.named_parameters(), *member.named_buffers()))
         aliases = self.analysis.capture.aliases
         by_canonical = {aliases.get(name, name): tensor for name, tensor in own.items()}
         slicing = draft.slicing()
@@ -256,7 +256,7 @@ class Family:
         self.forget()
 
     def weight_views(self, axis: str) -> dict[str, Tensor]:
-        """Return every parameter that an axis cuts as ``(units, rest)``: importance scores are written once on these."""
+        """Return every parameter that an axis cuts as ``(units, rest)``, for scores of importance."""
         from .units import unit_views
 
         return unit_views(self.analysis, self.analysis.axis(axis), self._tensors)

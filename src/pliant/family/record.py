@@ -17,7 +17,7 @@ def technique_record(placed: Placed) -> dict[str, Any]:
     technique = placed.technique
     return {
         "technique": type(technique).__name__,
-        "fields": dataclasses.asdict(technique) if dataclasses.is_dataclass(technique) else {},  # type: ignore[arg-type]
+        "fields": dataclasses.asdict(technique) if dataclasses.is_dataclass(technique) else {},
         "where": placed.where,
     }
 

@@ -31,9 +31,7 @@ def statistic_names(analysis: Analysis) -> frozenset[str]:
                 owners.add(str(target).rpartition(".")[0])
     specs = [spec for spec in capture.inputs.values() if spec.kind.name == "BUFFER" and spec.target]
     return frozenset(
-        capture.aliases.get(s.target, s.target)  # type: ignore[arg-type,misc]
-        for s in specs
-        if str(s.target).rpartition(".")[0] in owners
+        capture.aliases.get(s.target, s.target) for s in specs if str(s.target).rpartition(".")[0] in owners
     )
 
 

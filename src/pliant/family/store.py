@@ -97,8 +97,8 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
     family = kind(model, args, replay(rows), kwargs, [str(c) for c in space.constraints])
     if family.space.digest != space.digest:
         raise CorruptFileError(
-            f"the family in {folder} had {len(space.choices)} choices, this model has {len(family.space.choices)} or other "
-            "ones; give the same network, and the version of Pliant that wrote the folder"
+            f"the family in {folder} had {len(space.choices)} choices, this model has {len(family.space.choices)} or "
+            "other ones; give the same network, and the version of Pliant that wrote the folder"
         )
     family.prepared = bool(stored["prepared"])
     return family

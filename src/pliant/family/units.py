@@ -13,7 +13,7 @@ from ..graph.nouns import Axis
 
 
 def unit_of_place(dim: Dim, axis: Axis) -> Tensor | None:
-    """Return for each place of a dimension the unit of ``axis`` that it belongs to, -1 for none, None if it has none."""
+    """Return for each place of a dimension its unit of ``axis``, -1 where it has none; None if no place has one."""
     dim = dim.root()
     if dim.kind == "atom":
         return torch.arange(dim.size) if dim is axis.atom.root() else None

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch.fx import Node
 
-from .dims import Conflict, Dim, atoms, unify
+from .dims import Conflict, Dim, Reason, atoms, unify
 from .nouns import Axis, Fixed, Touch
 from .rules import SIZES
-from .trace import Tracer, is_tensor, module_path, signature
+from .trace import Call, Tracer, is_tensor, module_path, signature
 
-_PRODUCTS = {"matmul", "bmm", "baddbmm", "einsum"}
+_PRODUCTS = {"matmul", "bmm", "baddbmm"}
 _SUMS = {"add", "add_"}
 
 
@@ -44,6 +44,8 @@ def find_axes(trace: Tracer) -> tuple[tuple[Axis, ...], tuple[Fixed, ...]]:
             fixed.append(Fixed(_what(row), atom.size, atom.reason))
         elif key in operations:
             free.append((atom, tuple(row), tuple(operations[key]), kinds.get(key, "width")))
+        else:
+            fixed.append(Fixed(_what(row), atom.size, Reason("unused", "no operation uses it on the example")))
     return _named(free, trace), tuple(fixed)
 
 
@@ -82,9 +84,12 @@ def _kinds(trace: Tracer) -> dict[int, str]:
             continue
         name = signature(node.target)[0]
         if name == "scaled_dot_product_attention":
-            _attention_kinds(trace, node.args[:3], kinds)
+            call = Call(node)
+            _attention_kinds(trace, (call["query"], call["key"], call["value"]), kinds)
+        elif name == "einsum":
+            _einsum_kinds(trace, node, kinds, weights)
         elif name in _PRODUCTS:
-            pair = [a for a in node.args if is_tensor(a)]
+            pair = [a for a in node.args if isinstance(a, Node) and is_tensor(a)]
             rank = min((len(trace.dims.get(a) or ()) for a in pair), default=0)
             if len(pair) == 2 and rank > 2 and not any(id(a) in weights for a in pair):
                 _attention_kinds(trace, pair, kinds)
@@ -132,6 +137,20 @@ def _attention_kinds(trace: Tracer, operands: Iterable[Any], kinds: dict[int, st
             inner = list(atoms(dim))
             for k, atom in enumerate(inner):
                 kinds[id(atom)] = "group" if k and len(inner) > 1 and dim is dims[-3] else "heads"
+
+
+def _einsum_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:
+    """Two activations multiplied: letters of both and of the result are heads, the others widths (or positions)."""
+    left, _, right = str(node.args[0]).replace(" ", "").partition("->")
+    specs = left.split(",")
+    operands: Any = node.args[1]
+    if len(specs) != 2 or "." in left or any(id(a) in weights for a in operands):
+        return
+    for spec, operand in zip(specs, operands, strict=True):
+        for letter, dim in zip(spec, trace.dims.get(operand) or [], strict=False):
+            shared = letter in specs[0] and letter in specs[1] and letter in right
+            for atom in atoms(dim):
+                kinds[id(atom)] = "heads" if shared else "head_width"
 
 
 def _stream_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:

@@ -6,7 +6,6 @@ its input with the same axes. Containers of blocks are opened, halves of a block
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,9 +18,10 @@ from .trace import Tracer, is_tensor, module_path, signature
 
 _ADD = {"add", "add_"}
 _THROUGH = {
-    "layer_norm", "rms_norm", "batch_norm", "group_norm", "relu", "relu_", "gelu", "silu", "silu_", "dropout", "dropout_",
-    "contiguous", "clone", "to", "alias", "detach", "type_as", "hardswish", "hardswish_", "relu6", "hardtanh", "hardtanh_",
-    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "_to_copy", "feature_dropout", "mish", "leaky_relu", "leaky_relu_",
+    "layer_norm", "rms_norm", "batch_norm", "group_norm", "relu", "relu_", "gelu", "silu", "silu_", "dropout",
+    "dropout_", "contiguous", "clone", "to", "alias", "detach", "type_as", "hardswish", "hardswish_", "relu6",
+    "hardtanh", "hardtanh_", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "_to_copy", "feature_dropout",
+    "mish", "leaky_relu", "leaky_relu_",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ class _Candidate:
 
 
 def find_blocks(trace: Tracer, model: nn.Module) -> tuple[tuple[Block, ...], tuple[Fixed, ...]]:
-    """Return the blocks in the order of execution, and the residual modules that cannot be left out, with the reason."""
+    """Return the blocks in the order of execution, and the residual modules that cannot be left out, and why."""
     regions = _regions(trace)
     order = {node: i for i, node in enumerate(trace.capture.graph.nodes)}
     found: dict[str, _Candidate] = {}
@@ -49,7 +49,7 @@ def find_blocks(trace: Tracer, model: nn.Module) -> tuple[tuple[Block, ...], tup
             fixed.append(Fixed(path, 1, candidate))
         elif candidate is not None and call.calls > 1:
             fixed.append(Fixed(path, 1, Reason("shared", "the block is used more than once")))
-        elif candidate is not None and (call.hidden is None or call.result is None):
+        elif candidate is not None and (call.interface is None):
             fixed.append(Fixed(path, 1, Reason("interface", "its result cannot be told apart from its other results")))
         elif candidate is not None:
             found[path] = candidate
@@ -79,8 +79,7 @@ def _candidate(trace: Tracer, path: str, region: list[Node]) -> _Candidate | Rea
         before = _residual_source(trace, after, inside)
         if before is None:
             continue
-        others = [n for n in exits if n is not after and n.op == "call_function" and n.target is not operator.getitem]
-        if others:
+        if any(n is not after for n in exits):
             return Reason("interface", "other results of this block are used elsewhere")
         if _enters_twice(before, inside):
             return None
@@ -175,20 +174,6 @@ def _rows(trace: Tracer, ordered: list[_Candidate]) -> tuple[Block, ...]:
         runs.append((parent, c.after))
         run = parent if taken[parent] == 1 else f"{parent}#{taken[parent]}"
         call = trace.capture.calls[c.path]
-        assert call.hidden is not None
-        assert call.result is not None
-        blocks.append(
-            Block(
-                c.path,
-                c.path,
-                run,
-                call.hidden,
-                call.result,
-                call.passed,
-                call.spec,
-                c.before,
-                c.after,
-                tuple(c.region),
-            )
-        )
+        assert call.interface is not None
+        blocks.append(Block(c.path, c.path, run, call.interface, c.before, c.after, tuple(c.region)))
     return tuple(blocks)

@@ -18,24 +18,16 @@ from torch.utils import _pytree as pytree
 
 from ..checks import CaptureError, WrongShapeError
 from .flatten import inline_regions
+from .nouns import Interface
 
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """How a module was called while the graph was captured.
-
-    ``hidden`` is the position of the tensor argument that its ``result``-th output tensor could stand in for (same
-    shape), ``passed`` maps the other flat outputs to the flat inputs that they are (identical objects), -1 for outputs
-    that hold no tensor. ``plain`` says that it takes one positional tensor and returns one.
-    """
+    """How often a module was called while the graph was captured, and its interface if an input could replace it."""
 
     path: str
     calls: int
-    hidden: int | None
-    result: int | None
-    passed: tuple[int | None, ...]
-    spec: pytree.TreeSpec | None
-    plain: bool = False
+    interface: Interface | None
 
 
 @dataclass(frozen=True)
@@ -65,25 +57,25 @@ class _CallLog:
     def hook(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         path = self._paths[id(module)]
         if path in self.records:
-            self.records[path] = ModuleCall(path, self.records[path].calls + 1, None, None, (), None)
+            self.records[path] = ModuleCall(path, self.records[path].calls + 1, None)
             return
-        flat_in, _ = pytree.tree_flatten((args, kwargs))
-        flat_out, spec = pytree.tree_flatten(output)
-        where = {id(value): i for i, value in enumerate(flat_in) if isinstance(value, torch.Tensor)}
-        passed = tuple(where.get(id(v)) if isinstance(v, torch.Tensor) else -1 for v in flat_out)
-        hidden = next((i for i, v in enumerate(flat_in) if isinstance(v, torch.Tensor) and v.dim() > 1), None)
-        result = None
-        if hidden is not None:
-            result = next(
-                (
-                    i
-                    for i, v in enumerate(flat_out)
-                    if isinstance(v, torch.Tensor) and passed[i] is None and v.shape == flat_in[hidden].shape
-                ),
-                None,
-            )
         plain = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor)
-        self.records[path] = ModuleCall(path, 1, hidden, result, passed, spec, plain)
+        self.records[path] = ModuleCall(path, 1, _interface((args, kwargs), output, plain))
+
+
+def _interface(given: Any, output: Any, plain: bool) -> Interface | None:
+    flat_in, _ = pytree.tree_flatten(given)
+    flat_out, spec = pytree.tree_flatten(output)
+    where = {id(value): i for i, value in enumerate(flat_in) if isinstance(value, torch.Tensor)}
+    passed = tuple(where.get(id(v)) if isinstance(v, torch.Tensor) else -1 for v in flat_out)
+    made = [i for i, v in enumerate(flat_out) if isinstance(v, torch.Tensor) and passed[i] is None]
+    for hidden, value in enumerate(flat_in):
+        if not isinstance(value, torch.Tensor) or value.dim() < 2:
+            continue
+        for result in made:
+            if flat_out[result].shape == value.shape and flat_out[result].dtype == value.dtype:
+                return Interface(hidden, result, passed, spec, plain)
+    return None
 
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Capture:
@@ -166,10 +158,11 @@ def _on_fake_cpu_if_meta(model: nn.Module, args: Any, kwargs: Any) -> Iterator[t
         with mode:
             return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
 
-    swapped: list[tuple[dict[str, Any], str, Any]] = []
+    swapped: list[tuple[Any, str, Any]] = []
     memo: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[Any, Any] = (module._parameters, module._buffers)
+        for store in stores:
             for name, tensor in store.items():
                 if tensor is None:
                     continue
@@ -218,7 +211,7 @@ def _explain(model: nn.Module, args: Any, kwargs: Any, error: Exception) -> Exce
     try:
         with torch.no_grad():
             model(*args, **kwargs)
-    except Exception as plain:
+    except Exception as plain:  # noqa: BLE001  (whatever the user's code raises is what the message tells)
         where = _user_line(plain)
         return WrongShapeError(
             f"the model does not run on the example arguments {shapes[0]} {shapes[1] or ''}: "

@@ -52,8 +52,9 @@ class Dim:
         top = self
         while top.parent is not None:
             top = top.parent
-        while self.parent is not None and self.parent is not top:
-            self.parent, self = top, self.parent
+        dim = self
+        while dim.parent is not None and dim.parent is not top:  # shorten the way for the next time
+            dim.parent, dim = top, dim.parent
         return top
 
     def __repr__(self) -> str:
@@ -130,8 +131,10 @@ def split_product(dim: Dim, sizes: Sequence[int]) -> list[Dim]:
         Conflict: the sizes cut across the factors that are already known.
     """
     dim = dim.root()
-    if dim.kind == "atom":
-        real = [size for size in sizes if size != 1]
+    if 0 in sizes or math.prod(sizes) != dim.size:
+        raise Conflict(f"a dimension of size {dim.size} is viewed as {list(sizes)}")
+    real = [size for size in sizes if size != 1]
+    if dim.kind == "atom" or len(real) < 2:
         parts = iter(_refine(dim, "product", real) if len(real) > 1 else [dim])
         return [Dim(1) if size == 1 else next(parts) for size in sizes]
     if dim.kind == "concat":
@@ -143,7 +146,7 @@ def _split_stacked(dim: Dim, sizes: Sequence[int]) -> list[Dim]:
     """View a concatenation of n equal segments as ``n x segment``: fused projections are stored so."""
     segments = flat(dim, "concat")
     real = [size for size in sizes if size != 1]
-    if len(real) < 2 or len({part.size for part in segments}) != 1 or real[0] != len(segments):
+    if len({part.size for part in segments}) != 1 or real[0] != len(segments):
         raise Conflict(f"a concatenation of sizes {[part.size for part in segments]} is viewed as {list(sizes)}")
     for other in segments[1:]:
         unify(segments[0], other)
@@ -192,8 +195,10 @@ def split_concat(dim: Dim, sizes: Sequence[int]) -> list[Dim]:
         Conflict: the dimension is a product whose first factor does not count the segments.
     """
     dim = dim.root()
-    if dim.kind == "atom":
-        real = [size for size in sizes if size]
+    if sum(sizes) != dim.size:
+        raise Conflict(f"a dimension of size {dim.size} is split into {list(sizes)}")
+    real = [size for size in sizes if size]
+    if dim.kind == "atom" or len(real) < 2:
         parts = iter(_refine(dim, "concat", real) if len(real) > 1 else [dim])
         return [next(parts) if size else Dim(0) for size in sizes]
     if dim.kind == "product":
@@ -226,7 +231,7 @@ def _split_outer(dim: Dim, sizes: Sequence[int]) -> list[Dim]:
     if any(size % rest.size for size in sizes):
         raise Conflict(f"a product of sizes {[f.root().size for f in factors]} is split into {list(sizes)}")
     counts = [size // rest.size for size in sizes]
-    if any(count not in (0, 1) for count in counts) and len(counts) > 1:
+    if any(count not in (0, 1) for count in counts):
         inner = split_concat(outer, counts)
         return [product([part, rest]) if part.size else Dim(0) for part in inner]
     freeze(outer, Reason("stack", "the number of stacked parts"))

@@ -32,9 +32,10 @@ def inline_regions(program: ExportedProgram) -> Graph:
     env: dict[Node, Any] = {}
     module = program.graph_module
     for node in module.graph.nodes:
-        if node.op == "get_attr" and isinstance(_attribute(module, node.target), GraphModule):
-            continue
         _copy(graph, module, node, env)
+    for node in reversed(graph.find_nodes(op="get_attr")):
+        if not node.users:
+            graph.erase_node(node)
     graph.lint()
     return graph
 
@@ -48,7 +49,9 @@ def _attribute(module: torch.nn.Module, target: Any) -> Any:
 
 def _copy(graph: Graph, module: GraphModule, node: Node, env: dict[Node, Any]) -> None:
     name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
-    if name == "wrap_with_set_grad_enabled":
+    if node.op == "get_attr" and isinstance(_attribute(module, node.target), GraphModule):
+        env[node] = _region(graph, _attribute(module, node.target))
+    elif name == "wrap_with_set_grad_enabled":
         _inline_set_grad(graph, module, node, env)
     elif name == "wrap_with_autocast":
         _inline_autocast(graph, module, node, env)
@@ -56,6 +59,13 @@ def _copy(graph: Graph, module: GraphModule, node: Node, env: dict[Node, Any]) -
         env[node] = env[node.args[0]][node.args[1]]  # type: ignore[index]
     else:
         env[node] = graph.node_copy(node, lambda n: env[n])
+
+
+def _region(graph: Graph, region: GraphModule) -> Node:
+    """Name the graph of a region; those that are not inlined (branches of `torch.cond`) are run as they are."""
+    node = graph.create_node("get_attr", f"_region_{len(graph.find_nodes(op='get_attr'))}")
+    node.meta["region"] = region
+    return node
 
 
 def _inline_set_grad(graph: Graph, module: GraphModule, node: Node, env: dict[Node, Any]) -> None:

@@ -23,6 +23,15 @@ from .trace import Call, Tracer, signature
 
 _SKIPPED = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async"}
 
+# Operations with a flag that says whether the network trains, and the name of the flag.
+_MODES = {
+    **dict.fromkeys(("batch_norm", "rrelu", "rrelu_"), "training"),
+    **dict.fromkeys(
+        ("dropout", "dropout_", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"), "train"
+    ),
+    "instance_norm": "use_input_stats",
+}
+
 
 class GraphNet(nn.Module):
     """A network that runs a captured graph; its parameters and buffers bear their original names."""
@@ -31,6 +40,9 @@ class GraphNet(nn.Module):
         super().__init__()
         for name, tensor in tensors.items():
             _register(self, name, tensor)
+        for node in graph.find_nodes(op="get_attr"):
+            if "region" in node.meta:
+                self.add_module(str(node.target), node.meta["region"])
         code = graph.python_code("self")
         scope: dict[str, Any] = dict(code.globals)
         exec(compile(code.src, "<pliant graph form>", "exec"), scope)
@@ -129,10 +141,8 @@ class _Builder:
             # The sizes read from inputs must stand before the operation that uses them.
             self.graph.erase_node(new)
             self._resized(node, rule(self.trace, Call(node), self._size))
-        elif name in ("dropout", "feature_dropout", "alpha_dropout", "native_dropout"):
-            self._follow_mode(node, new, "train")
-        elif name == "batch_norm":
-            self._follow_mode(node, new, "training")
+        elif name in _MODES:
+            self._follow_mode(node, new, _MODES[name])
         elif self.rescale and name in ("mul", "div", "mul_", "div_"):
             self._rescaled(node, new)
 
@@ -152,7 +162,7 @@ class _Builder:
                 args[at] = value
         old = torch.fx.map_arg((tuple(args), kwargs), lambda n: self.env.get(n, n))
         new = pytree.tree_map(lambda v: v.node if isinstance(v, Proxy) else v, old)
-        self.env[node] = self.graph.call_function(target, *new)  # type: ignore[arg-type]
+        self.env[node] = self.graph.call_function(target, *new)
 
     def _follow_mode(self, node: Node, new: Node, flag: str) -> None:
         """Let a flag that was captured in evaluation mode follow the network's mode."""
@@ -202,7 +212,7 @@ class _Builder:
         assert dim.source is not None
         if dim.source not in self.batch:
             name, at = dim.source
-            node = self.env[next(n for n in self.trace.capture.graph.nodes if n.op == "placeholder" and n.name == name)]
+            node = self.env[next(n for n in self.trace.capture.graph.find_nodes(op="placeholder") if n.name == name)]
             with self.graph.inserting_after(node):
                 size = self.graph.call_function(torch.ops.aten.sym_size.int, (node, at))
             self.batch[dim.source] = Proxy(size)

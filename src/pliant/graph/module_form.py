@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from .analysis import Analysis
 from .clone import clone_tree
 from .dims import Dim, atoms
+from .nouns import Interface
 from .rules import SIZES
 from .slicing import Slicing
 from .tensors import Supply
@@ -28,16 +29,16 @@ from .trace import Call, module_path, signature
 class Skip(nn.Module):
     """Stands where a block was left out: hands its hidden input on in the structure that the block returned."""
 
-    def __init__(self, hidden: int, result: int, passed: tuple[int | None, ...], spec: Any) -> None:
+    def __init__(self, interface: Interface) -> None:
         super().__init__()
-        self.hidden, self.result, self.passed, self.spec = hidden, result, passed, spec
+        self.interface = interface
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the hidden state unchanged, other results as they came in, or None."""
         flat, _ = pytree.tree_flatten((args, kwargs))
-        out = [flat[at] if at is not None and at >= 0 else None for at in self.passed]
-        out[self.result] = flat[self.hidden]
-        return pytree.tree_unflatten(out, self.spec)
+        out = [flat[at] if at is not None and at >= 0 else None for at in self.interface.passed]
+        out[self.interface.result] = flat[self.interface.hidden]
+        return pytree.tree_unflatten(out, self.interface.spec)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ModuleForm:
                         self._places.append((path, name, is_parameter, aliases.get(full, full)))
 
     def build(self, slicing: Slicing, supply: Supply) -> nn.Module:
-        """Return the user's network with the tensors that ``supply`` gives, its sizes patched and its blocks dropped."""
+        """Return the user's network with the tensors of ``supply``, its sizes patched and its blocks dropped."""
         net = clone_tree(self.model)
         modules = dict(net.named_modules())
         given: dict[str, Tensor] = {}
@@ -80,13 +81,12 @@ class ModuleForm:
             if canonical not in given:
                 given[canonical] = supply(canonical)
             module = modules[path]
-            (module._parameters if is_parameter else module._buffers)[name] = given[canonical]  # type: ignore[assignment]
+            (module._parameters if is_parameter else module._buffers)[name] = given[canonical]
         if not slicing.whole:
             self._patch(modules, slicing)
         for block in slicing.dropped:
             parent, _, last = block.module.rpartition(".")
-            call = self.analysis.capture.calls[block.module]
-            skip = nn.Identity() if call.plain else Skip(block.hidden, block.result, block.passed, block.spec)
+            skip = nn.Identity() if block.interface.plain else Skip(block.interface)
             modules[parent]._modules[last] = skip.train(net.training)
         return net
 
@@ -216,10 +216,14 @@ def _note(sizes: Sizes, dim: Dim) -> None:
     row[id(dim)] = dim
 
 
-_FIXED_WORDS = ("patch", "seq", "len", "vocab", "class", "kernel", "stride", "image", "img", "window", "resolution",
-                "max_", "padding", "dilation", "layers", "depth", "idx", "index", "position", "bucket", "shift")  # fmt: skip
+_FIXED_WORDS = (
+    "patch", "seq", "len", "vocab", "class", "kernel", "stride", "image", "img", "window", "resolution", "max_",
+    "padding", "dilation", "layers", "depth", "idx", "index", "position", "bucket", "shift",
+)  # fmt: skip
 _WIDTH_WORDS = ("dim", "embed", "hidden", "channel", "width")
-_SIZE_WORDS = ("dim", "size", "width", "feature", "channel", "hidden", "embed", "planes", "inner", "units", "d_model")
+_SIZE_WORDS = (
+    "dim", "size", "width", "feature", "channel", "hidden", "embed", "planes", "inner", "units", "d_model",
+)  # fmt: skip
 
 
 def _meaning(name: str, number: int, own: Sizes, anywhere: Sizes, kinds: Mapping[int, str]) -> Dim | None:

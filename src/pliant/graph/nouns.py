@@ -40,6 +40,22 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Interface:
+    """How a block is called: the ``result``-th of its flat outputs could be its ``hidden``-th flat input (same shape).
+
+    ``passed`` maps the other flat outputs to the flat inputs that they are (identical objects), None for those that the
+    block makes, -1 for outputs that hold no tensor; ``spec`` is the structure of the outputs. ``plain`` says that it
+    takes one positional tensor and returns one.
+    """
+
+    hidden: int
+    result: int
+    passed: tuple[int | None, ...]
+    spec: Any
+    plain: bool = False
+
+
+@dataclass(frozen=True)
 class Block:
     """A part of the network that can be left out: ``module`` is its path, ``run`` names the row of blocks it is in.
 
@@ -49,10 +65,7 @@ class Block:
     name: str
     module: str
     run: str
-    hidden: int
-    result: int
-    passed: tuple[int | None, ...]
-    spec: Any = field(repr=False, compare=False)
+    interface: Interface = field(repr=False, compare=False)
     before: Node = field(repr=False, compare=False)
     after: Node = field(repr=False, compare=False)
     region: tuple[Node, ...] = field(repr=False, compare=False)

@@ -39,12 +39,12 @@ class Slicing:
     ) -> None:
         self.analysis = analysis
         self.dropped: tuple[Block, ...] = tuple(analysis.block(name) for name in drop)
-        self._picks: dict[int, Pick] = {}
-        self._sizes: dict[int, int] = {}
-        self._keep: dict[int, Pick] = {}
+        self._picks: dict[Dim, Pick] = {}
+        self._sizes: dict[Dim, int] = {}
+        self._keep: dict[Dim, Pick] = {}
         for name, units in (keep or {}).items():
             axis = analysis.axis(name)
-            self._keep[id(axis.atom)] = _pick(axis, units)
+            self._keep[axis.atom.root()] = _pick(axis, units)
 
     @property
     def whole(self) -> bool:
@@ -54,25 +54,25 @@ class Slicing:
     def size(self, dim: Dim) -> int:
         """Return the new size of a dimension."""
         dim = dim.root()
-        found = self._sizes.get(id(dim))
+        found = self._sizes.get(dim)
         if found is None:
             if dim.kind == "atom":
-                found = _count(self._keep.get(id(dim)), dim.size)
+                found = _count(self._keep.get(dim), dim.size)
             elif dim.kind == "product":
                 found = math.prod(self.size(part) for part in dim.parts)
             else:
                 found = sum(self.size(part) for part in dim.parts)
-            self._sizes[id(dim)] = found
+            self._sizes[dim] = found
         return found
 
     def pick(self, dim: Dim) -> Pick:
         """Return the places of a dimension that stay."""
         dim = dim.root()
         if dim.kind == "atom":
-            return self._keep.get(id(dim))
-        if id(dim) not in self._picks:
-            self._picks[id(dim)] = self._product(dim) if dim.kind == "product" else self._concat(dim)
-        return self._picks[id(dim)]
+            return self._keep.get(dim)
+        if dim not in self._picks:
+            self._picks[dim] = self._product(dim) if dim.kind == "product" else self._concat(dim)
+        return self._picks[dim]
 
     def _product(self, dim: Dim) -> Pick:
         picks = [self.pick(part) for part in dim.parts]

@@ -88,6 +88,7 @@ class Tracer:
         self.nodes: dict[str, Node] = {}
         self.unknown: dict[str, int] = {}
         self.opaque: set[Node] = set()  # operations that no rule followed: everything that they touch is fixed
+        self.notes: dict[Node, list[Dim]] = {}  # terms that a rule keeps for its size rule: these must not refine anew
         self._batch = _batch_size(capture)
 
     # ---- what rules use -------------------------------------------------------------------------------------------
@@ -175,8 +176,12 @@ class Tracer:
             return
         try:
             rule(self, call)
+            if not _fits(self.dims[node], call.out):
+                raise Conflict(f"the rule for {call.name!r} gives other sizes than the operation")
         except Conflict as conflict:
             self._give_up(node, "structure", f"its structure cannot be followed: {conflict}")
+        except Exception as error:  # noqa: BLE001  (a rule that fails must cost compression, never the analysis)
+            self._give_up(node, "rule", f"the rule for {call.name!r} failed ({type(error).__name__}: {error})")
 
     def _give_up(self, node: Node, code: str, text: str) -> None:
         self.opaque.add(node)
@@ -200,6 +205,19 @@ def _tensor_dims(dims: Any) -> Iterator[Dim]:
     elif dims is not None:
         for inner in dims:
             yield from _tensor_dims(inner)
+
+
+def _fits(dims: Any, value: Any) -> bool:
+    """Tell whether terms have the sizes of a fake value; a rule that forgot a case is caught here."""
+    if isinstance(value, torch.Tensor):
+        return (
+            dims is not None
+            and len(dims) == value.dim()
+            and all(isinstance(d, Dim) and d.size == int(s) for d, s in zip(dims, value.shape, strict=True))
+        )
+    if isinstance(value, (list, tuple)):
+        return len(dims or ()) == len(value) and all(map(_fits, dims or (), value))
+    return True
 
 
 def _batch_size(capture: Capture) -> int | None:

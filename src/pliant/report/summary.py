@@ -106,6 +106,15 @@ def _rank(name: str) -> int:
     )
 
 
+def plotted_error(data: ReportData) -> str:
+    """Return the error that the plot shows: the search's own (on the validation split) where every member has it.
+
+    The table's error is on the test split; the two must not be drawn as if they were one.
+    """
+    name = f"{data.error}_validation"
+    return name if data.members and all(name in member.measurements for member in data.members) else data.error
+
+
 def chart(data: ReportData) -> dict[str, Any]:
     """Return what the plot needs: its items, the costs to choose from, and the front over each of them.
 
@@ -113,10 +122,11 @@ def chart(data: ReportData) -> dict[str, Any]:
     text. A front lists the ids of the feasible items that no other beats in both the cost and the error.
     """
     units = {name: m.unit for member in reversed(data.members) for name, m in member.measurements.items()}
+    plotted = plotted_error(data)
     members = {member.id for member in data.members}
     items = [
         {"id": point.id, "role": "point" if point.feasible else "infeasible", "summary": point.summary}
-        | _values(point.values, units)
+        | _values({plotted if name == data.error else name: v for name, v in point.values.items()}, units)
         for point in data.points
         if point.id not in members
     ]
@@ -128,10 +138,10 @@ def chart(data: ReportData) -> dict[str, Any]:
     searched = {name for point in data.points for name in point.values}
     return {
         "first": next((i for i, name in enumerate(costs) if name in searched), 0),
-        "error": {"name": data.error, "label": label(data.error), "unit": units[data.error]},
+        "error": {"name": plotted, "label": label(plotted), "unit": units[plotted]},
         "costs": [{"name": name, "label": label(name), "unit": units[name]} for name in costs],
         "items": items,
-        "fronts": {name: front(items, name, data.error) for name in costs},
+        "fronts": {name: front(items, name, plotted) for name in costs},
     }
 
 

@@ -34,14 +34,19 @@ class RunFolder:
         """
         file = path / _NAME
         if not file.is_file():
-            raise CorruptFileError(f"there is no run in {path}: {_NAME} is missing; give the --out folder of `pliant run`")
+            raise CorruptFileError(
+                f"there is no run in {path}: {_NAME} is missing; give the --out folder of `pliant run`"
+            )
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
             if record["format"] != _FORMAT:
                 raise CorruptFileError(f"{file} has format {record['format']}, this version of Pliant reads {_FORMAT}")
-            record["asked"], record["stages"]  # noqa: B018  (KeyError where they are missing)
+            for needed in ("asked", "stages", "created"):
+                record[needed]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"{file} is damaged ({error}); restore it, or run again into another folder") from error
+            raise CorruptFileError(
+                f"{file} is damaged ({error}); restore it, or run again into another folder"
+            ) from error
         return cls(path, record)
 
     @classmethod

@@ -15,6 +15,8 @@ from ..family.family import Family
 from ..files import write_json
 from ..graph.slicing import Slicing
 from ..measure import Bytes, Latency, Macs, Measurement, Params, PeakMemory
+from ..measure.capture import rebatch
+from ..measure.inference import batch_size
 from ..report import ArtefactRow, Check, Kept, MemberRow
 from ..space.config import Config
 from ..tasks import Task
@@ -68,8 +70,7 @@ class Workshop:
         if first[0] in searched:
             found[f"{first[0]}_validation"] = Measurement(searched[first[0]], unit, details={"split": "validation"})
         found |= {name: Measurement(value, "", details={"split": "test"}) for name, value in others}
-        capture = self.family.analysis.capture
-        for objective in (Macs(capture.args, capture.kwargs), Params(), Bytes(), PeakMemory(self.timing)):
+        for objective in (macs_of_one(self.family), Params(), Bytes(), PeakMemory(self.timing)):
             found[objective.name] = objective.measure(net)
         return found
 
@@ -85,6 +86,15 @@ class Workshop:
             net = full if row.id == reference.id else self.family.extract(Config(row.config))
             found[row.id] = {name: timer.measure(net) for name, timer in timers.items()}
         return found
+
+
+def macs_of_one(family: Family) -> Macs:
+    """Return the objective that counts the multiply-accumulates of a single example."""
+    args, kwargs = family.analysis.capture.args, dict(family.analysis.capture.kwargs)
+    batch = batch_size(args, kwargs)
+    if batch is None:
+        return Macs(args, kwargs)
+    return Macs(rebatch(args, batch, 1), rebatch(kwargs, batch, 1))
 
 
 def kept(family: Family, config: Mapping[str, Any]) -> tuple[Kept, ...]:
@@ -143,5 +153,3 @@ def _read(path: Path, config: Config) -> MemberRow | None:
         return None
     folder = path.parent.parent.parent
     return row if all((folder / artefact.path).is_file() for artefact in row.artefacts) else None
-
-

@@ -28,7 +28,8 @@ def _parts(run: Path, member: str) -> tuple[Family, Task, Config, int]:
     task = load_task(asked["task"])
     if task.digest != asked["digest"]:
         raise PliantError(
-            f"the task {task.name!r} has changed since the run in {run}; restore its file, or run again into a new folder"
+            f"the task {task.name!r} has changed since the run in {run}; "
+            "restore its file, or run again into a new folder"
         )
     family = Family.load(run / "family", task.model())
     calibrate(family, task, int(asked["seed"]))

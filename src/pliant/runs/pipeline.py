@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..family.family import Family
-from ..measure import Macs, Metric, machine
+from ..measure import Metric, machine
 from ..report import Check, Fixed, MemberRow, Phase, Point, ReportData, save, write_report
 from ..space.config import Config
 from ..study import Study, search
@@ -21,7 +21,7 @@ from .choose import candidates, not_faster
 from .dry import dry_run
 from .events import Events, Silence
 from .folder import RunFolder
-from .members import Workshop
+from .members import Workshop, macs_of_one
 
 TOLERANCE = 1.5  # how much more error the headline's member may have, unless the task's SETTINGS say otherwise
 
@@ -88,7 +88,8 @@ def run(
         task: a built-in task's name (``"digits"``, ``"digits:convnet"``) or the path of a task file.
         out: the run's folder.
         quick: use the task's settings for a quick look.
-        steps, budget: training steps and measured members; the task's own if None.
+        steps: training steps; the task's own if None.
+        budget: measured members; the task's own if None.
         seed: determines the initial weights, the batches, the members that learn, and the search.
         choices: names of techniques that add choices.
         constraints: such as ``"macs <= 1e6"`` or ``"blocks.depth >= 2"``.
@@ -99,9 +100,7 @@ def run(
         PliantError: in all its kinds; nothing that was done is lost.
     """
     loaded = load_task(task)
-    settings = loaded.settings_for(quick) | {
-        k: v for k, v in (("steps", steps), ("budget", budget)) if v is not None
-    }
+    settings = loaded.settings_for(quick) | {k: v for k, v in (("steps", steps), ("budget", budget)) if v is not None}
     chosen = tuple(choices) if choices else default_choices()
     plan = _Plan(loaded, settings, chosen, tuple(constraints), seed, threads, quick)
     return _Run(plan, RunFolder.claim(Path(out), plan.asked()), events or Silence()).go()
@@ -144,9 +143,8 @@ class _Run:
     def _train(self, family: Family) -> None:
         plan, settings = self.plan, self.plan.settings
         self.events.phase("training", plan.steps)
-        optimizer = torch.optim.AdamW(
-            family.parameters(), lr=float(settings.get("lr", 1e-3)), weight_decay=float(settings.get("weight_decay", 0.05))
-        )
+        lr, decay = float(settings.get("lr", 1e-3)), float(settings.get("weight_decay", 0.05))
+        optimizer = torch.optim.AdamW(family.parameters(), lr=lr, weight_decay=decay)
 
         def told(state: Progress) -> None:
             self.events.step(state.step, loss=state.loss)
@@ -170,8 +168,7 @@ class _Run:
         plan = self.plan
         self.events.phase("search", plan.budget)
         error = self._objective(family)
-        capture = family.analysis.capture
-        objectives = [error, Macs(capture.args, capture.kwargs)]
+        objectives = [error, macs_of_one(family)]
         done = 0
 
         def told(trial: Any) -> None:
@@ -207,11 +204,10 @@ class _Run:
         plan = self.plan
         error = next(iter(study.directions))
         largest = Config({choice.name: choice.largest for choice in family.space.choices})
-        capture = family.analysis.capture
         network = family.model.eval()
         values = {
             error: plan.task.evaluate(network, "validation")[error],
-            "macs": Macs(capture.args, capture.kwargs).measure(network).value,
+            "macs": macs_of_one(family).measure(network).value,
         }
         tolerance = float(plan.settings.get("tolerance", TOLERANCE))
         trials = candidates(study.front, error, values, tolerance)

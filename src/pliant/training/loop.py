@@ -107,7 +107,9 @@ def train(
     finally:
         family.model.train(was_training)
     if state.step < steps:
-        raise WrongShapeError(f"the batches ended after {state.step} of {steps} steps; give as many, or an endless iterator")
+        raise WrongShapeError(
+            f"the batches ended after {state.step} of {steps} steps; give as many, or an endless iterator"
+        )
     return state
 
 

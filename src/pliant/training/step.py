@@ -72,17 +72,28 @@ class TrainingStep:
             )
         self.inputs, self.targets = batch
 
-    def learn(self, config: Config, teacher: Any = None, weight: float = 1.0, temperature: float = 1.0) -> Any:
+    def learn(
+        self, config: Config, teacher: Any = None, share: float = 1.0, temperature: float = 1.0, weight: float = 1.0
+    ) -> Any:
         """Run a member forward and backward; returns its detached outputs.
+
+        Args:
+            config: the member.
+            teacher: detached outputs that it shall imitate.
+            share: how much of the loss is distillation from ``teacher``, from 0 to 1; the rest is the task's loss.
+            temperature: softens both sides of the distillation.
+            weight: multiplies the loss.
 
         Raises:
             TrainingDivergedError: its loss is NaN or infinite; the message names the member.
         """
         outputs = call(self.family.member(config), self.inputs)
-        if teacher is None:
+        if teacher is None or share == 0.0:
             loss = self.loss(outputs, self.targets)
         else:
-            loss = distillation_loss(outputs, teacher, temperature)
+            loss = share * distillation_loss(outputs, teacher, temperature)
+            if share < 1.0:
+                loss = loss + (1.0 - share) * self.loss(outputs, self.targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDivergedError(

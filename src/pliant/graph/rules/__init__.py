@@ -18,13 +18,25 @@ from . import (
     indexing,
     normalisation,
     pointwise,
+    recurrent,
     reduction,
     shape,
 )
 
 SizeRule = Callable[[Tracer, Call, Callable[[Dim], Any]], dict[str, Any]]
 
-_GROUPS = (attention, concatenation, contraction, convolution, indexing, normalisation, pointwise, reduction, shape)
+_GROUPS = (
+    attention,
+    concatenation,
+    contraction,
+    convolution,
+    indexing,
+    normalisation,
+    pointwise,
+    recurrent,
+    reduction,
+    shape,
+)
 
 RULES: dict[str, Rule] = {name: rule for group in _GROUPS for name, rule in group.RULES.items()}
 SIZES: dict[str, SizeRule] = {name: rule for group in _GROUPS for name, rule in group.SIZES.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..dims import split_product
-from ..trace import Call, Tracer
+from ..dims import Dim, split_product
+from ..trace import Call, Dims, Tracer
 
 
 def scaled_dot_product_attention(t: Tracer, call: Call) -> None:
@@ -11,20 +11,31 @@ def scaled_dot_product_attention(t: Tracer, call: Call) -> None:
     q, k, v = t.of(call["query"]), t.of(call["key"]), t.of(call["value"])
     t.tie(q[-1], k[-1], call.node)
     t.tie(k[-2], v[-2], call.node)
-    for i in range(3, len(q) + 1):
-        heads, groups = q[-i].root().size, k[-i].root().size
-        if heads == groups:
-            t.tie(q[-i], k[-i], call.node)
-        elif groups > 1:
-            t.tie(split_product(q[-i], [groups, heads // groups])[0], k[-i], call.node)
-        t.tie(k[-i], v[-i], call.node)
+    if call.get("is_causal"):
+        for dim in (q[-2], k[-2]):
+            t.freeze(dim, "order", "a causal mask tells its units apart by their place", call.node)
+    lead: Dims = []
+    for i in range(len(call.out.shape), 2, -1):
+        lead.append(_lead(t, call, *(x[-i] if len(x) >= i else Dim(1) for x in (q, k, v))))
+    scores = [*lead, q[-2], k[-2]]
     if call.get("attn_mask") is not None:
         mask = t.of(call["attn_mask"])
-        scores = [*q[:-1], k[-2]]
         for i in range(1, len(mask) + 1):
             if mask[-i].root().size == scores[-i].root().size:
                 t.tie(mask[-i], scores[-i], call.node)
-    t.set(call, [*q[:-1], v[-1]])
+    t.set(call, [*lead, q[-2], v[-1]])
+
+
+def _lead(t: Tracer, call: Call, q: Dim, k: Dim, v: Dim) -> Dim:
+    """Join a batch or head dimension of query, key and value: equal, broadcast, or several query heads per key."""
+    wide = max((q, k, v), key=lambda dim: dim.root().size)
+    for dim in (q, k, v):
+        size, full = dim.root().size, wide.root().size
+        if size == full:
+            t.tie(wide, dim, call.node)
+        elif size > 1:
+            t.tie(split_product(wide, [size, full // size])[0], dim, call.node)
+    return wide
 
 
 RULES = {"scaled_dot_product_attention": scaled_dot_product_attention}

@@ -48,7 +48,8 @@ def slice_(t: Tracer, call: Call) -> None:
     start = int(call.get("start") or 0)
     start = max(start + size, 0) if start < 0 else start
     if step == 1:
-        part = split_concat(x[axis], [start, taken, size - start - taken])[1]
+        before, part, _ = split_concat(x[axis], [start, taken, size - start - taken])
+        t.notes[call.node] = [before, part]
     elif size % step == 0 and taken == size // step and start < step:
         part, inner = split_product(x[axis], [taken, step])
         t.freeze(inner, "order", "its units are taken by their place", call.node)
@@ -105,19 +106,24 @@ def resize_split(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
 
 
 def resize_slice(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
-    """Write where the segment now starts and ends."""
-    x = t.of(call.first)
-    axis = (call.get("dim") or 0) % len(x)
-    old = x[axis].root().size
-    taken = int(call.out.shape[axis])
-    if taken == old or int(call.get("step") or 1) != 1:
-        return {}
-    start = int(call.get("start") or 0)
-    start = max(start + old, 0) if start < 0 else start
-    before, part, _ = split_concat(x[axis], [start, taken, old - start - taken])
-    first = size(before) if before.root().size else 0
-    return {"start": first, "end": first + size(part)}
+    """Write where the segment now starts and ends; one that takes the whole dimension goes on doing so."""
+    if call.node in t.notes:
+        before, part = t.notes[call.node]
+        first = size(before) if before.root().size else 0
+        return {"start": first, "end": first + size(part)}
+    return {} if int(call.get("step") or 1) != 1 else {"start": 0, "end": _TO_THE_END}
 
+
+_TO_THE_END = 2**63 - 1
+_SPLITS = (
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "tensor_split",
+    "unsafe_chunk",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
+)
 
 RULES = {
     "cat": cat,
@@ -128,7 +134,5 @@ RULES = {
     "select": select,
     "unbind": unbind,
     "glu": glu,
-} | dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split"), split)
-SIZES = dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk"), resize_split) | {
-    "slice": resize_slice
-}
+} | dict.fromkeys(_SPLITS, split)
+SIZES = dict.fromkeys(_SPLITS, resize_split) | {"slice": resize_slice}

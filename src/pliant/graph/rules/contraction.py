@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..dims import Conflict, Dim
-from ..trace import Call, Tracer
+from ..dims import Dim
+from ..trace import Call, Dims, Tracer
 
 
 def linear(t: Tracer, call: Call) -> None:
@@ -19,9 +19,15 @@ def addmm(t: Tracer, call: Call) -> None:
     """`addmm(bias, a (N, I), b (I, O))`; GPT-2's Conv1D is one."""
     bias, a, b = t.of(call["self"]), t.of(call["mat1"]), t.of(call["mat2"])
     t.tie(a[1], b[0], call.node)
-    if bias and bias[-1].root().size == b[1].root().size:
-        t.tie(bias[-1], b[1], call.node)
+    _broadcast(t, call, bias, [a[0], b[1]])
     t.set(call, [a[0], b[1]])
+
+
+def _broadcast(t: Tracer, call: Call, dims: Dims, out: Dims) -> None:
+    """Tie what is added to a product to the product's dimensions, except where it is broadcast."""
+    for i in range(1, len(dims) + 1):
+        if dims[-i].root().size == out[-i].root().size:
+            t.tie(dims[-i], out[-i], call.node)
 
 
 def matmul(t: Tracer, call: Call) -> None:
@@ -33,9 +39,7 @@ def matmul(t: Tracer, call: Call) -> None:
     tail = ([a[-2]] if len(a) > 1 else []) + ([b[-1]] if len(b) > 1 else [])
     lead = out[: len(out) - len(tail)]
     for dims in (lead_a, lead_b):
-        for i in range(1, len(dims) + 1):
-            if dims[-i].root().size == lead[-i].root().size:
-                t.tie(lead[-i], dims[-i], call.node)
+        _broadcast(t, call, dims, lead)
     t.set(call, [*lead, *tail])
 
 
@@ -45,23 +49,35 @@ def baddbmm(t: Tracer, call: Call) -> None:
     t.tie(a[2], b[1], call.node)
     t.tie(a[0], b[0], call.node)
     out = [a[0], a[1], b[2]]
-    for i in range(1, len(c) + 1):
-        if c[-i].root().size == out[-i].root().size:
-            t.tie(c[-i], out[-i], call.node)
+    _broadcast(t, call, c, out)
     t.set(call, out)
 
 
 def einsum(t: Tracer, call: Call) -> None:
-    """`einsum`: one term per letter. The ellipsis is not followed."""
-    equation, tensors = call.node.args[0], call.node.args[1]
-    left, _, right = str(equation).replace(" ", "").partition("->")
-    if "..." in left or not right:
-        raise Conflict("an einsum with an ellipsis or an implicit result")
+    """`einsum`: one term per letter; the ellipsis stands for dimensions aligned from the right."""
+    equation, tensors = str(call.node.args[0]).replace(" ", ""), call.node.args[1]
+    left, arrow, right = equation.partition("->")
+    if not arrow:
+        right = "".join(sorted(c for c in set(left) - set(",.") if left.count(c) == 1))
+        right = ("..." if "..." in left else "") + right
+    rank = len(call.out.shape) - len(right.replace("...", ""))
     letters: dict[str, Dim] = {}
     for spec, tensor in zip(left.split(","), tensors, strict=True):  # type: ignore[arg-type]
-        for letter, dim in zip(spec, t.of(tensor), strict=True):
-            t.tie(letters.setdefault(letter, dim), dim, call.node)
-    t.set(call, [letters[letter] for letter in right])
+        dims = t.of(tensor)
+        for name, dim in zip(_names(spec, len(dims), rank), dims, strict=True):
+            known = letters.setdefault(name, dim)
+            if known.root().size == 1:
+                letters[name] = dim
+            elif dim.root().size != 1:
+                t.tie(known, dim, call.node)
+    t.set(call, [letters[name] for name in _names(right, len(call.out.shape), rank)])
+
+
+def _names(spec: str, rank: int, hidden: int) -> list[str]:
+    """Name every dimension of an operand: its letters, and numbers, the last of ``hidden``, for its ellipsis."""
+    before, dots, after = spec.partition("...")
+    count = rank - len(before) - len(after) if dots else 0
+    return [*before, *map(str, range(hidden - count, hidden)), *after]
 
 
 def outer(t: Tracer, call: Call) -> None:

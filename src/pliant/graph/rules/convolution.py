@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..dims import Dim, split_product
+from ..dims import Dim, product, split_product
 from ..trace import Call, Dims, Tracer
 
 KERNEL = ("kernel", "a kernel's extent")
@@ -62,29 +62,27 @@ def conv_transpose(t: Tracer, call: Call) -> None:
 
 
 def spatial(t: Tracer, call: Call) -> None:
-    """Pooling and resizing: batch and channels pass on, the rest is space."""
+    """Pooling and resizing: batch and channels pass on, the rest is space (as many dimensions as the name says)."""
     x = t.of(call.first)
     value = call.out
     results = list(value) if isinstance(value, (list, tuple)) else [value]
-    kept = 2 if len(x) > 3 or call.name.endswith("1d") or "1d" in call.name else max(len(x) - 2, 0)
-    outs = [
-        [x[i] if i < kept and x[i].root().size == int(s) else t.fixed([s], *SPACE)[0] for i, s in enumerate(v.shape)]
-        for v in results
-    ]
+    extent = next(int(number) for number in "123" if f"{number}d" in call.name)
+    kept = len(x) - extent
     for dim in x[kept:]:
         t.freeze(dim, *SPACE, call.node)
+    outs = [[*x[:kept], *t.fixed(v.shape[kept:], *SPACE)] for v in results]
     t.set(call, outs if isinstance(value, (list, tuple)) else outs[0])
 
 
 def pad(t: Tracer, call: Call) -> None:
-    """Padding: a dimension that grows is kept fixed (padded channels are not units)."""
-    out = []
-    for dim, size in zip(t.of(call.first), call.out.shape, strict=True):
-        if dim.root().size == int(size):
-            out.append(dim)
-        else:
-            t.freeze(dim, "pad", "it is padded", call.node)
-            out.append(t.fixed([size], "pad", "it is padded", call.node)[0])
+    """Padding: a dimension that is padded, cropped or shifted is kept fixed (padded channels are not units)."""
+    x, amounts = t.of(call.first), call.get("pad", call.get("padding"))
+    out = list(x)
+    for i in range(len(amounts) // 2):
+        if amounts[2 * i] or amounts[2 * i + 1]:
+            at = len(x) - 1 - i
+            t.freeze(x[at], "pad", "it is padded", call.node)
+            out[at] = t.fixed([call.out.shape[at]], "pad", "it is padded", call.node)[0]
     t.set(call, out)
 
 
@@ -92,8 +90,52 @@ def pixel_shuffle(t: Tracer, call: Call) -> None:
     """`pixel_shuffle(x (N, C*r*r, H, W), r)`."""
     x, r = t.of(call.first), int(call["upscale_factor"])
     parts = split_product(x[-3], [x[-3].root().size // (r * r), r * r])
-    t.freeze(parts[1], *SPACE, call.node)
+    for dim in (parts[1], *x[-2:]):
+        t.freeze(dim, *SPACE, call.node)
     t.set(call, [*x[:-3], parts[0], *t.fixed(call.out.shape[-2:], *SPACE)])
+
+
+def pixel_unshuffle(t: Tracer, call: Call) -> None:
+    """`pixel_unshuffle(x (N, C, H*r, W*r), r)` gives (N, C*r*r, H, W)."""
+    x, r = t.of(call.first), int(call["downscale_factor"])
+    for dim in x[-2:]:
+        t.freeze(dim, *SPACE, call.node)
+    t.set(call, [*x[:-3], product([x[-3], *t.fixed([r * r], *SPACE)]), *t.fixed(call.out.shape[-2:], *SPACE)])
+
+
+def channel_shuffle(t: Tracer, call: Call) -> None:
+    """`channel_shuffle(x (N, groups*C, *), groups)` gives (N, C*groups, *)."""
+    x, groups = t.of(call.first), int(call["groups"])
+    parts = split_product(x[1], [groups, x[1].root().size // groups])
+    t.notes[call.node] = parts
+    t.set(call, [x[0], product(parts[::-1]), *x[2:]])
+
+
+def im2col(t: Tracer, call: Call) -> None:
+    """`unfold`: (..., C, H, W) gives (..., C*k*k, L)."""
+    x = t.of(call.first)
+    for dim in x[-2:]:
+        t.freeze(dim, *SPACE, call.node)
+    window = t.fixed([int(call.out.shape[-2]) // x[-3].root().size], *KERNEL, call.node)
+    t.set(call, [*x[:-3], product([x[-3], *window]), *t.fixed(call.out.shape[-1:], *SPACE)])
+
+
+def col2im(t: Tracer, call: Call) -> None:
+    """`fold`: (..., C*k*k, L) gives (..., C, H, W)."""
+    x, channels = t.of(call.first), int(call.out.shape[-3])
+    parts = split_product(x[-2], [channels, x[-2].root().size // channels])
+    t.freeze(parts[1], *KERNEL, call.node)
+    t.freeze(x[-1], *SPACE, call.node)
+    t.set(call, [*x[:-2], parts[0], *t.fixed(call.out.shape[-2:], *SPACE)])
+
+
+def grid_sampler(t: Tracer, call: Call) -> None:
+    """`grid_sample(x (N, C, *), grid (N, *, 2 or 3))`: batch and channels pass on."""
+    x, grid = t.of(call["input"]), t.of(call["grid"])
+    for dim in (*x[2:], *grid[1:]):
+        t.freeze(dim, *SPACE, call.node)
+    t.tie(x[0], grid[0], call.node)
+    t.set(call, [*x[:2], *t.fixed(call.out.shape[2:], *SPACE)])
 
 
 def resize_groups(t: Tracer, call: Call, size: Callable[[Dim], Any]) -> dict[str, Any]:
@@ -108,49 +150,43 @@ def resize_groups(t: Tracer, call: Call, size: Callable[[Dim], Any]) -> dict[str
     return {"groups": size(channels) // size(weight[1])}
 
 
-_POOLS = [
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "max_pool2d_with_indices",
-    "max_pool1d_with_indices",
-    "lp_pool2d",
-    "upsample_bilinear2d",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "upsample_nearest3d",
-    "upsample_bicubic2d",
-    "upsample_linear1d",
-    "upsample_trilinear3d",
-    "_upsample_bicubic2d_aa",
-    "_upsample_bilinear2d_aa",
-    "_adaptive_avg_pool2d",
-]
-_PADS = [
+def resize_shuffle(t: Tracer, call: Call, size: Callable[[Dim], Any]) -> dict[str, Any]:
+    """Write ``groups`` of a channel shuffle."""
+    return {"groups": size(t.notes[call.node][0])}
+
+
+_POOLS = (
+    *(
+        f"{kind}_pool{n}d"
+        for kind in ("max", "avg", "adaptive_avg", "_adaptive_avg", "adaptive_max")
+        for n in (1, 2, 3)
+    ),
+    *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
+    *(f"upsample_{kind}" for kind in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")),
+    *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
+    *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
+    *(f"_upsample_{kind}2d_aa" for kind in ("bilinear", "bicubic")),
+)
+_PADS = (
     "pad",
     "constant_pad_nd",
-    "reflection_pad1d",
-    "reflection_pad2d",
-    "replication_pad1d",
-    "replication_pad2d",
-    "zero_pad2d",
-]
+    *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
+)
 
 RULES = (
     dict.fromkeys(("conv1d", "conv2d", "conv3d"), conv)
     | dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), conv_transpose)
     | dict.fromkeys(_POOLS, spatial)
     | dict.fromkeys(_PADS, pad)
-    | {"pixel_shuffle": pixel_shuffle}
+    | dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sampler)
+    | {
+        "pixel_shuffle": pixel_shuffle,
+        "pixel_unshuffle": pixel_unshuffle,
+        "channel_shuffle": channel_shuffle,
+        "im2col": im2col,
+        "col2im": col2im,
+    }
 )
 SIZES = dict.fromkeys(
     ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), resize_groups
-)
+) | {"channel_shuffle": resize_shuffle}

@@ -48,8 +48,8 @@ def ordered(t: Tracer, call: Call) -> None:
     """`cumsum`, `flip`, `roll`, `sort` …: along the dimension the order of the units counts, so it is kept."""
     x = t.of(call.first)
     dims = call.get("dims", call.get("dim"))
-    if dims is None or dims == []:
-        dims = range(len(x))
+    if dims is None or len(dims if isinstance(dims, (list, tuple)) else [dims]) == 0:
+        dims = range(len(x))  # `roll` without dimensions rolls the flattened tensor
     for i in [dims] if isinstance(dims, int) else dims:
         t.freeze(x[i], "order", "the order of its units counts", call.node)
     t.set(call, [list(x) for _ in call.out] if isinstance(call.out, (list, tuple)) else x)
@@ -64,11 +64,55 @@ def triangle(t: Tracer, call: Call) -> None:
 
 
 def gather(t: Tracer, call: Call) -> None:
-    """`gather(x, dim, index)`: no dimension of the index is tied to the source's, so all are kept."""
-    for value in (call.first, call["index"]):
-        for dim in t.of(value):
+    """`gather(x, dim, index)`: along ``dim`` rows are looked up; elsewhere index and source go side by side."""
+    x, indices = t.of(call.first), t.of(call["index"])
+    axis = call["dim"] % len(x)
+    for i, (dim, place) in enumerate(zip(x, indices, strict=True)):
+        if i == axis:
             t.freeze(dim, "order", "its units are gathered by their place", call.node)
-    t.set(call, t.fixed(call.out.shape, "order", "its units are gathered by their place", call.node))
+        elif dim.root().size == place.root().size:
+            t.tie(dim, place, call.node)
+        else:
+            t.freeze(dim, "order", "its units are taken by their place", call.node)
+            t.freeze(place, "order", "its units are taken by their place", call.node)
+    t.set(call, indices)
+
+
+def diff(t: Tracer, call: Call) -> None:
+    """`diff(x, dim)`: neighbours are subtracted, so along the dimension the order counts."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    others = [t.of(call[name]) for name in ("prepend", "append") if call.get(name) is not None]
+    for dims in (x, *others):
+        t.freeze(dims[axis], "order", "the order of its units counts", call.node)
+        for i, dim in enumerate(dims):
+            if i != axis:
+                t.tie(x[i], dim, call.node)
+    x[axis] = t.fixed([call.out.shape[axis]], "order", "the order of its units counts", call.node)[0]
+    t.set(call, x)
+
+
+def topk(t: Tracer, call: Call) -> None:
+    """`topk(x, k, dim)`: the units are ranked and named by their place."""
+    x = t.of(call.first)
+    axis = call["dim"] % len(x)
+    t.freeze(x[axis], "order", "its units are named by their place", call.node)
+    x[axis] = t.fixed([call.out[0].shape[axis]], "order", "the best few of its units", call.node)[0]
+    t.set(call, [list(x), list(x)])
+
+
+def one_hot(t: Tracer, call: Call) -> None:
+    """`one_hot(x, n)`: a new dimension whose units are named by their place."""
+    t.set(call, [*t.of(call.first), *t.fixed(call.out.shape[-1:], "order", "its units are counted", call.node)])
+
+
+def unfold(t: Tracer, call: Call) -> None:
+    """`x.unfold(dim, size, step)`: windows along the dimension, whose order counts."""
+    x = t.of(call.first)
+    axis = call["dimension"] % len(x)
+    t.freeze(x[axis], "order", "the order of its units counts", call.node)
+    count, window = t.fixed([call.out.shape[axis], call.out.shape[-1]], "order", "windows of it are taken", call.node)
+    t.set(call, [*x[:axis], count, *x[axis + 1 :], window])
 
 
 RULES = {
@@ -78,5 +122,9 @@ RULES = {
     "gather": gather,
     "tril": triangle,
     "triu": triangle,
+    "diff": diff,
+    "topk": topk,
+    "one_hot": one_hot,
+    "unfold": unfold,
 } | dict.fromkeys(["cumsum", "cumprod", "flip", "roll", "sort", "argsort", "logcumsumexp", "cummax", "cummin"], ordered)
 SIZES = {}  # type: ignore[var-annotated]

@@ -35,8 +35,8 @@ def group_norm(t: Tracer, call: Call) -> None:
     """`group_norm(x, groups)`: channels are groups x channels of a group; both may be cut."""
     x = t.of(call["input"])
     groups = int(call["num_groups"])
-    if 1 < groups < x[1].root().size:
-        split_product(x[1], [groups, x[1].root().size // groups])
+    if groups > 1:
+        t.notes[call.node] = split_product(x[1], [groups, x[1].root().size // groups])
     for name in ("weight", "bias"):
         if call.get(name) is not None:
             t.tie(x[1], t.of(call[name])[0], call.node)
@@ -51,12 +51,7 @@ def resize_trailing(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
 
 def resize_groups(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
     """Write ``num_groups``."""
-    groups, channels = int(call["num_groups"]), t.of(call["input"])[1]
-    if groups == 1:
-        return {}
-    if groups == channels.root().size:
-        return {"num_groups": size(channels)}
-    return {"num_groups": size(split_product(channels, [groups, channels.root().size // groups])[0])}
+    return {"num_groups": size(t.notes[call.node][0])} if call.node in t.notes else {}
 
 
 RULES = {

@@ -2,150 +2,24 @@
 
 from __future__ import annotations
 
-from ..dims import Dim
+from ..dims import Conflict, Dim
 from ..trace import Call, Tracer, is_tensor
 
-# Not tagged as pointwise by torch, but they are: composites, casts, and those that act along one dimension without
-# regard to the order of its units (softmax).
-NAMES = [
-    "add",
-    "add_",
-    "sub",
-    "sub_",
-    "mul",
-    "mul_",
-    "div",
-    "div_",
-    "rsub",
-    "pow",
-    "maximum",
-    "minimum",
-    "where",
-    "gelu",
-    "relu",
-    "relu_",
-    "silu",
-    "silu_",
-    "sigmoid",
-    "tanh",
-    "exp",
-    "log",
-    "sqrt",
-    "rsqrt",
-    "neg",
-    "abs",
-    "clamp",
-    "clamp_",
-    "hardswish",
-    "hardswish_",
-    "hardsigmoid",
-    "hardtanh",
-    "hardtanh_",
-    "leaky_relu",
-    "leaky_relu_",
-    "elu",
-    "elu_",
-    "celu",
-    "selu",
-    "mish",
-    "softplus",
-    "relu6",
-    "relu6_",
-    "dropout",
-    "dropout_",
-    "feature_dropout",
-    "alpha_dropout",
-    "clone",
-    "contiguous",
-    "alias",
-    "detach",
-    "detach_",
-    "to",
-    "_to_copy",
-    "softmax",
-    "_softmax",
-    "log_softmax",
-    "_log_softmax",
-    "masked_fill",
-    "masked_fill_",
-    "erf",
-    "cos",
-    "sin",
-    "eq",
-    "ne",
-    "lt",
-    "gt",
-    "le",
-    "ge",
-    "logical_not",
-    "logical_and",
-    "logical_or",
-    "bitwise_not",
-    "bitwise_and",
-    "bitwise_or",
-    "type_as",
-    "square",
-    "reciprocal",
-    "lift_fresh_copy",
-    "lerp",
-    "clamp_min",
-    "clamp_max",
-    "floor",
-    "round",
-    "fill",
-    "fill_",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "empty_like",
-    "rand_like",
-    "randn_like",
-    "isnan",
-    "nan_to_num",
-    "__and__",
-    "__or__",
-    "sign",
-    "tanh_",
-    "sigmoid_",
-    "hardsigmoid_",
-    "xlogy",
-    "expm1",
-    "log1p",
-    "float_power",
-    "threshold",
-    "rrelu",
-    "logsigmoid",
-    "log_sigmoid",
-    "hardshrink",
-    "copy",
-    "copy_",
-    "requires_grad_",
-    "zero_",
-    "softmin",
-    "relu_",
-    "mish_",
-    "float",
-    "half",
-    "double",
-    "bfloat16",
-    "long",
-    "int",
-    "bool",
-    "true_divide",
-    "floor_divide",
-    "remainder",
-    "fmod",
-    "addcmul",
-    "addcdiv",
-    "native_dropout",
-    "bernoulli",
-    "numpy_T",
-    "dropout2d",
-    "atan2",
-    "logaddexp",
-    "masked_fill",
-    "logit",
-]
+# torch tags most of these operations as pointwise. The ones below it does not, though they are: composites, casts, and
+# those that act along one dimension without regard to the order of its units (softmax).
+_UNTAGGED = (
+    "softmax", "_softmax", "_safe_softmax", "softmin", "log_softmax", "_log_softmax", "rsub", "true_divide",
+    "floor_divide", "where", "alias", "contiguous", "detach", "detach_", "clone", "copy", "copy_", "lift_fresh",
+    "lift_fresh_copy", "requires_grad_", "fill", "fill_", "zero", "zero_", "zeros_like", "ones_like", "full_like",
+    "empty_like", "rand_like", "randn_like", "bernoulli", "bernoulli_", "masked_fill", "masked_fill_", "hardswish",
+    "hardswish_", "relu6", "relu6_", "mish_", "selu", "selu_", "celu", "celu_", "log_sigmoid", "rrelu", "rrelu_",
+    "hardsigmoid", "hardsigmoid_", "hardtanh", "hardtanh_", "dropout", "dropout_", "feature_dropout",
+    "feature_dropout_", "alpha_dropout", "alpha_dropout_", "feature_alpha_dropout", "native_dropout",
+    "__and__", "__or__", "__xor__",
+)  # fmt: skip
+
+# Only the first argument gives the result its sizes: another one is asked for its type alone.
+_FIRST = ("to", "_to_copy", "type_as", "_autocast_to_full_precision", "_autocast_to_reduced_precision")
 
 
 def pointwise(t: Tracer, call: Call) -> None:
@@ -157,10 +31,17 @@ def pointwise(t: Tracer, call: Call) -> None:
         if not is_tensor(argument):
             continue
         dims = t.of(argument)
+        if len(dims) > len(out):
+            raise Conflict(f"{call.name} of a tensor of rank {len(dims)} gives one of rank {len(out)}")
         for i in range(1, len(dims) + 1):
             if dims[-i].root().size == out[-i].root().size:
                 t.tie(out[-i], dims[-i], call.node)
     t.set(call, [list(out) for _ in results] if isinstance(value, (list, tuple)) else out)
+
+
+def first(t: Tracer, call: Call) -> None:
+    """Casts: the sizes are those of the first argument, whatever the others are."""
+    t.set(call, t.of(call.first))
 
 
 def prelu(t: Tracer, call: Call) -> None:
@@ -171,19 +52,35 @@ def prelu(t: Tracer, call: Call) -> None:
     t.set(call, x)
 
 
+def weight_norm(t: Tracer, call: Call) -> None:
+    """`_weight_norm(v, g, dim)`: the direction times one length per unit of ``dim``."""
+    v, g = t.of(call["v"]), t.of(call["g"])
+    for left, right in zip(v[::-1], g[::-1], strict=False):
+        if left.root().size == right.root().size:
+            t.tie(left, right, call.node)
+    t.set(call, v)
+
+
 def nothing(t: Tracer, call: Call) -> None:
     """Assertions and other operations without a tensor result."""
     t.dims[call.node] = None
 
 
-RULES = dict.fromkeys((*NAMES, "pointwise"), pointwise) | {
-    "prelu": prelu,
-    "_prelu_kernel": prelu,
-    "_assert_tensor_metadata": nothing,
-    "_assert_async": nothing,
-    "_assert_scalar": nothing,
-    "sym_size": nothing,
-    "item": nothing,
-    "_local_scalar_dense": nothing,
-}
+RULES = (
+    dict.fromkeys((*_UNTAGGED, "pointwise"), pointwise)
+    | dict.fromkeys(_FIRST, first)
+    | dict.fromkeys(("prelu", "_prelu_kernel"), prelu)
+    | {"_weight_norm": weight_norm}
+    | dict.fromkeys(
+        (
+            "_assert_tensor_metadata",
+            "_assert_async",
+            "_assert_scalar",
+            "sym_size",
+            "item",
+            "_local_scalar_dense",
+        ),
+        nothing,
+    )
+)
 SIZES = {}  # type: ignore[var-annotated]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from ..dims import Conflict, Dim, Reason, flat, product, regroup, split_product
 from ..trace import Call, Dims, Tracer, place
 
@@ -52,7 +54,15 @@ def view(t: Tracer, call: Call) -> None:
             out.append(left[0])
         else:
             out.extend(_regrouped(t, call, left, right))
+    _like_other(t, call, out)
     t.set(call, out)
+
+
+def _like_other(t: Tracer, call: Call, out: Dims) -> None:
+    """`view_as`, `expand_as`: the sizes are read from another tensor when the network runs, so they are tied to its."""
+    if "other" in call.args:
+        for dim, other in zip(out, t.of(call["other"]), strict=True):
+            t.tie(dim, other, call.node)
 
 
 def _regrouped(t: Tracer, call: Call, left: list[Dim], right: list[int]) -> Dims:
@@ -102,33 +112,38 @@ def expand(t: Tracer, call: Call) -> None:
     """`expand`: a dimension of size 1 becomes a new free one, which what follows ties to something."""
     x, shape = t.of(call.first), call.out.shape
     offset = len(shape) - len(x)
-    t.set(
-        call,
-        [
-            x[i - offset] if i >= offset and x[i - offset].root().size == int(s) else Dim(int(s))
-            for i, s in enumerate(shape)
-        ],
-    )
+    out = [
+        x[i - offset] if i >= offset and x[i - offset].root().size == int(s) else Dim(int(s))
+        for i, s in enumerate(shape)
+    ]
+    _like_other(t, call, out)
+    t.set(call, out)
+
+
+def _counts(t: Tracer, call: Call, counts: Sequence[int], x: Dims) -> Dims:
+    """Return terms for numbers of repeats: of a single unit they are free, like an expansion, else they are kept."""
+    return [
+        Dim(int(count)) if dim.root().size == 1 else t.fixed([count], "repeat", "a number of repeats", call.node)[0]
+        for count, dim in zip(counts, x, strict=True)
+    ]
 
 
 def repeat(t: Tracer, call: Call) -> None:
-    """`repeat(x, repeats)`: tiling puts the count outside; a dimension of size 1 is expanded."""
-    x, repeats, out = t.of(call.first), call["repeats"], []
-    x = [Dim(1)] * (len(repeats) - len(x)) + x
-    for dim, count in zip(x, repeats, strict=True):
-        if dim.root().size == 1:
-            out.append(Dim(int(count)))
-        else:
-            out.append(product([*t.fixed([count], "repeat", "a number of repeats", call.node), dim]))
-    t.set(call, out)
+    """`repeat(x, repeats)`, `tile`: the count is the outer factor."""
+    x, counts = t.of(call.first), list(call.get("repeats", call.get("dims")))
+    counts = [1] * (len(x) - len(counts)) + counts
+    x = [Dim(1)] * (len(counts) - len(x)) + x
+    t.notes[call.node] = _counts(t, call, counts, x)
+    t.set(call, [product(pair) for pair in zip(t.notes[call.node], x, strict=True)])
 
 
 def repeat_interleave(t: Tracer, call: Call) -> None:
     """`repeat_interleave(x, n, dim)`: the count is the inner factor."""
-    x, dim, count = t.of(call.first), call.get("dim"), call.get("repeats")
-    if dim is None or not isinstance(count, int):
+    x, dim, repeats = t.of(call.first), call.get("dim"), call.get("repeats")
+    if dim is None or not isinstance(repeats, int):
         raise Conflict("a repeat_interleave without a dimension or with a tensor of counts")
-    x[dim] = product([x[dim], *t.fixed([count], "repeat", "a number of repeats", call.node)])
+    t.notes[call.node] = _counts(t, call, [repeats], [x[dim]])
+    x[dim] = product([x[dim], *t.notes[call.node]])
     t.set(call, x)
 
 
@@ -150,15 +165,40 @@ def meshgrid(t: Tracer, call: Call) -> None:
     t.set(call, [list(dims) for _ in dims])
 
 
+def view_as_real(t: Tracer, call: Call) -> None:
+    """`view_as_real(x)`: a last dimension of two parts."""
+    t.set(call, [*t.of(call.first), *t.fixed([2], "complex", "the two parts of complex numbers", call.node)])
+
+
+def view_as_complex(t: Tracer, call: Call) -> None:
+    """`view_as_complex(x (..., 2))`."""
+    x = t.of(call.first)
+    t.freeze(x[-1], "complex", "the two parts of complex numbers", call.node)
+    t.set(call, x[:-1])
+
+
 # ---- size arguments, recomputed for a smaller network -------------------------------------------------------------
 def _sizes(t: Tracer, call: Call, size: Size) -> list[Any]:
     return [size(dim) for dim in t.of(call.node)]
 
 
 def resize_view(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
-    """Write every size of a view or an expansion."""
-    key = "shape" if "shape" in call.args else "size"
-    return {key: _sizes(t, call, size)}
+    """Write every size of a view or an expansion; a view becomes a `reshape`: what is cut may lie apart in memory."""
+    if call.name in ("view", "_unsafe_view"):
+        if "size" not in call.args:  # `view(dtype)`
+            return {}
+        return {"target": torch.ops.aten.reshape.default, "args": (call.first, _sizes(t, call, size))}
+    return {"shape" if "shape" in call.args else "size": _sizes(t, call, size)}
+
+
+def resize_squeeze(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
+    """Name the dimensions that go: others may come to have a size of 1 in a smaller network."""
+    x = t.of(call.first)
+    asked = call.get("dim")
+    wanted = range(len(x)) if asked is None else [asked] if isinstance(asked, int) else asked
+    gone = sorted({i % len(x) for i in wanted if x[i].root().size == 1}) if x else []
+    target = torch.ops.aten.squeeze_.dims if call.name == "squeeze_" else torch.ops.aten.squeeze.dims
+    return {"target": target, "args": (call.first, gone)}
 
 
 def resize_unflatten(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
@@ -169,66 +209,49 @@ def resize_unflatten(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
 
 
 def resize_repeat(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
-    """Write the counts of dimensions that `repeat` expands from size 1."""
-    x = t.of(call.first)
-    x = [Dim(1)] * (len(call["repeats"]) - len(x)) + x
-    new = _sizes(t, call, size)
-    return {
-        "repeats": [s if d.root().size == 1 else r for d, s, r in zip(x, new, call["repeats"], strict=True)],
-    }
+    """Write the counts of a `repeat`, `tile` or `repeat_interleave`."""
+    counts = [size(dim) for dim in t.notes[call.node]]
+    if call.name == "repeat_interleave":
+        return {"repeats": counts[0]}
+    return {"repeats" if call.name == "repeat" else "dims": counts}
 
+
+def resize_arange(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
+    """Write the end of an `arange` that counts the batch."""
+    (dim,) = t.of(call.node)
+    if dim.root().source is None or call.get("start") or (call.get("step") or 1) != 1:
+        return {}
+    return {"end": size(dim)}
+
+
+_VIEWS = (
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze squeeze_ unsqueeze_ view_as reshape_as ravel".split()
+)
+_SIZED = (
+    "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn",
+)  # fmt: skip
 
 RULES = (
-    dict.fromkeys(
-        [
-            "view",
-            "reshape",
-            "_unsafe_view",
-            "flatten",
-            "unflatten",
-            "squeeze",
-            "unsqueeze",
-            "view_as",
-            "reshape_as",
-            "ravel",
-            "squeeze_",
-        ],
-        view,
-    )
+    dict.fromkeys(_VIEWS, view)
     | dict.fromkeys(("transpose", "swapaxes", "swapdims", "transpose_"), transpose)
     | dict.fromkeys(("t", "numpy_T", "mT", "adjoint", "T"), reverse)
     | dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand)
-    | dict.fromkeys(
-        [
-            "zeros",
-            "ones",
-            "full",
-            "empty",
-            "new_zeros",
-            "new_ones",
-            "new_full",
-            "new_empty",
-            "rand",
-            "randn",
-            "new_empty_strided",
-        ],
-        create,
-    )
+    | dict.fromkeys((*_SIZED, "scalar_tensor"), create)
     | dict.fromkeys(("arange", "linspace", "logspace", "eye", "tril_indices", "triu_indices", "randperm"), counted)
+    | dict.fromkeys(("repeat", "tile"), repeat)
     | {
         "permute": permute,
         "movedim": movedim,
         "moveaxis": movedim,
-        "repeat": repeat,
         "repeat_interleave": repeat_interleave,
         "meshgrid": meshgrid,
+        "view_as_real": view_as_real,
+        "view_as_complex": view_as_complex,
     }
 )
-SIZES = dict.fromkeys(["view", "reshape", "_unsafe_view", "expand", "broadcast_to"], resize_view) | {
-    "unflatten": resize_unflatten,
-    "repeat": resize_repeat,
-    **dict.fromkeys(
-        ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn"],
-        resize_view,
-    ),
-}
+SIZES = (
+    dict.fromkeys((*_SIZED, "view", "reshape", "_unsafe_view", "expand", "broadcast_to"), resize_view)
+    | dict.fromkeys(("repeat", "tile", "repeat_interleave"), resize_repeat)
+    | dict.fromkeys(("squeeze", "squeeze_"), resize_squeeze)
+    | {"unflatten": resize_unflatten, "arange": resize_arange}
+)

@@ -54,7 +54,9 @@ class Width(Elastic):
     def __post_init__(self) -> None:
         """Check the fields."""
         if not self.ratios or any(not 0 < ratio <= 1 for ratio in self.ratios):
-            raise WrongShapeError(f"Width.ratios are shares of the full size, each above 0 and at most 1; got {self.ratios}")
+            raise WrongShapeError(
+                f"Width.ratios are shares of the full size, each above 0 and at most 1; got {self.ratios}"
+            )
         if self.multiple < 1:
             raise WrongShapeError(f"Width.multiple is at least 1; got {self.multiple}")
 
