@@ -50,6 +50,12 @@ class NoEffectWarning(UserWarning):
     """A technique found nothing to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or ``""`` if none is near."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from safetensors import SafetensorError
 
 from .checks import PliantError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
-    """Call ``write`` with a temporary path beside ``path`` and rename it to ``path`` when it is whole.
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the folder of ``path``; it takes ``path``'s place if nothing is raised inside.
+
+    Whatever was at ``path`` stays as it was until then, and the temporary file never outlives the block.
 
     Raises:
-        PliantError: the folder cannot be written or the disk is full; what stood at ``path`` is untouched.
+        PliantError: the folder cannot be made or written, or the disk is full.
     """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise PliantError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from error
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        if path.is_dir():
+            raise PliantError(f"{path} is a folder, not a file")
+        yield temporary
+        _flush(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise PliantError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder "
-            "(what was there before is untouched)"
-        ) from error
+        if isinstance(error, PliantError):
+            raise
+        raise _explained(path, error) from error
+    except (RuntimeError, SafetensorError) as error:  # the libraries' own writers report a full disk so
+        if not any(word in str(error) for word in ("file write failed", "PytorchStreamWriter", "os error")):
+            raise
+        raise PliantError(f"could not write {path}: {error}; is the disk full? No file was left behind") from error
     finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the bytes on the disk before the name points at them."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _explained(path: Path, error: OSError) -> PliantError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PliantError(f"no space left on the disk for {path}; nothing was left behind: free some and try again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PliantError(f"cannot write {path}: {error.strerror}; choose a folder you may write to")
+    return PliantError(f"cannot write {path}: {error.strerror or error}")
 
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file whole or not at all."""
-
-    def write(temporary: Path) -> None:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-    return write_whole(path, write)
+    return path
 
 
 def write_json(path: Path, value: Any) -> Path:
@@ -62,8 +75,10 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a safetensors file whole or not at all; tied tensors must have been reduced to one name before."""
+    """Write a safetensors file whole or not at all; tensors that share memory are written once each."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    return write_whole(path, lambda temporary: save_file(plain, temporary, dict(metadata or {})))
+    with replacing(path) as temporary:
+        save_file(plain, temporary, dict(metadata or {}))
+    return path

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from pliant import files
 from pliant.checks import (
     CaptureError,
     MissingExtraError,
@@ -21,7 +22,7 @@ from pliant.checks import (
     UnknownNameError,
     VerificationError,
 )
-from pliant.export import atomic, export
+from pliant.export import export
 from pliant.export.verify import _relative
 from pliant.measure import Bytes
 from tests.export.nets import FixedBatch, Mlp, Nested, Tied, Variadic
@@ -168,7 +169,7 @@ def test_trouble_with_the_disk(
     def trouble(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(*((atomic, "_flush") if where == "flush" else (torch.export, "save")), trouble)
+    monkeypatch.setattr(*((files, "_flush") if where == "flush" else (torch.export, "save")), trouble)
     (tmp_path / "net.pt2").write_text("what was there before")
     with pytest.raises(PliantError, match=words):
         export(Mlp(), tmp_path / "net.pt2", (torch.randn(2, 8),))

@@ -118,9 +118,7 @@ def check(
     return analysis
 
 
-def check_dynamic_batch(
-    model: nn.Module, analysis: Analysis, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> None:
+def check_dynamic_batch(model: nn.Module, analysis: Analysis, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Assert that the graph form, whole and cut, runs with a batch of its own."""
     larger = [torch.cat([a, a, a[:1]]) if isinstance(a, Tensor) else a for a in args]
     named = {n: torch.cat([a, a, a[:1]]) if isinstance(a, Tensor) else a for n, a in kwargs.items()}

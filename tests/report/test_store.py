@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PliantError, match="no space left"):
         save(dataclasses.replace(sample(), task="other"), path)
     assert path.read_text() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]

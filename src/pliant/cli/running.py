@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def show_members(console: Any, data: ReportData) -> None:
     from ..report.render import ROLES
     from ..report.summary import columns, headline, speedup
 
-    names = columns(data)
+    names = _essential(columns(data), data.error)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("member", no_wrap=True)
     for name in [*map(label, names), "Speed"]:
@@ -104,3 +105,9 @@ def show_members(console: Any, data: ReportData) -> None:
     console.print(table)
     for member in data.of("dropped"):
         console.print(Text(f"{member.id} is not recommended: {member.note}", style="dim"))
+
+
+def _essential(names: Sequence[str], error: str) -> list[str]:
+    """Return the columns that fit a terminal of 80 characters; the report has them all."""
+    latency = [name for name in names if name.startswith("latency")][:1]
+    return [error, *latency, *(name for name in names if name in ("macs", "params"))]

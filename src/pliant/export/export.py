@@ -12,13 +12,13 @@ from typing import Any
 from torch import nn
 
 from ..checks import VerificationError, unknown
+from ..files import replacing
 from ..measure import Measurement
 from ..measure.inference import batch_size, evaluating, placed
 from ..measure.latency import summary
 from ..measure.timing import interleave, torch_threads
 from . import onnx, pt2, safetensors
 from .artefact import Artefact, Draft
-from .atomic import replacing
 from .verify import Verdict, verify
 
 _WRITERS: dict[str, Callable[..., Draft]] = {

@@ -95,10 +95,11 @@ class ViewAlias:
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
 
-    __slots__ = ("_fresh", "_picks", "_put", "_state", "full", "own", "shape")
+    __slots__ = ("_fresh", "_picks", "_setters", "_state", "full", "own", "shape")
 
-    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], put: Setter) -> None:
-        self.full, self._picks, self._put = full, picks, put
+    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], setters: list[Setter]) -> None:
+        # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
+        self.full, self._picks, self._setters = full, picks, setters
         self.shape = tuple(len(_indices(p, s)) for p, s in zip(picks, full.shape, strict=True))
         self._state: tuple[int, int] = (-1, -1)
         self._fresh = False
@@ -118,9 +119,10 @@ class GatherAlias:
         # A new parameter each time: a backward pass that is still due keeps the old one and its values.
         self.own = nn.Parameter(take(full.detach(), self._picks), full.requires_grad)
         if full.requires_grad:
-            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, full, self._picks, store))
+            picks = self._picks
+            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, full, picks, store))
         self._state, self._fresh = state, not running
-        self._put(self.own)
+        self._put()
 
     def release(self) -> None:
         """Give the copy's memory back; the next :meth:`link` gathers again."""
@@ -128,7 +130,11 @@ class GatherAlias:
             self.own = nn.Parameter(
                 torch.empty(self.shape, dtype=self.full.dtype, device="meta"), self.full.requires_grad
             )
-            self._put(self.own)
+            self._put()
+
+    def _put(self) -> None:
+        for setter in self._setters:
+            setter(self.own)
 
 
 def _scatter(own: Tensor, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore) -> None:
@@ -180,7 +186,7 @@ class AliasSet:
         full, picks = self._tensors[name], self._slicing.picks(name)
         if isinstance(full, nn.Parameter):
             if any(isinstance(pick, np.ndarray) for pick in picks):
-                gather = GatherAlias(full, picks, lambda tensor, name=name: self._place(name, tensor))  # type: ignore[misc]
+                gather = GatherAlias(full, picks, self._setters.setdefault(name, []))
                 self.gathers[name] = gather
                 return gather.own
             view = ViewAlias(full, picks)
@@ -206,10 +212,6 @@ class AliasSet:
                     self._setters.setdefault(name, []).append(
                         lambda tensor, store=store, last=last: store.__setitem__(last, tensor)  # type: ignore[misc]
                     )
-
-    def _place(self, name: str, tensor: Tensor) -> None:
-        for setter in self._setters.get(name, ()):
-            setter(tensor)
 
     def link(self, running: bool = False) -> None:
         """Bring every alias up to date; called when the member is asked for and before each forward (``running``)."""

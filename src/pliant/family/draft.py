@@ -13,10 +13,13 @@ Edit = Callable[[nn.Module], None]
 
 
 class Draft:
-    """Collects what the techniques of a config want, stage by stage; the family then builds the member from it."""
+    """Collects what the techniques of a config want, stage by stage; the family then builds the member from it.
+
+    ``analysis`` is what the technique at work may see: the part of the network where it was placed.
+    """
 
     def __init__(self, analysis: Analysis) -> None:
-        self.analysis = analysis
+        self.analysis = self._whole = analysis
         self._keep: dict[str, int | Sequence[int]] = {}
         self._drop: dict[str, None] = {}
         self.edits: list[Edit] = []
@@ -35,4 +38,4 @@ class Draft:
 
     def slicing(self) -> Slicing:
         """Return what stays, as decided so far."""
-        return Slicing(self.analysis, self._keep, tuple(self._drop))
+        return Slicing(self._whole, self._keep, tuple(self._drop))

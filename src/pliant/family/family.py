@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ..checks import NoEffectWarning, PliantError, VerificationError
 from ..graph.analysis import Analysis, analyze
@@ -26,12 +27,12 @@ from ..space.space import Space
 from .aliases import AliasSet, GradientStore
 from .draft import Draft
 from .place import Placed
-from .statistics import estimate_in_graph, estimate_statistics, statistic_names
+from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
 
 if TYPE_CHECKING:
     from ..technique import Elastic
 
-_CACHED = 256  # members kept alive; each holds views only
+_CACHED = 64  # members kept alive; each holds views only
 _WARM = 2  # members whose gathered copies are kept
 
 
@@ -66,7 +67,10 @@ class Family:
         self._owner: dict[str, Placed] = {}
         self.space = Space(self._collect(), constraints)
         self._tensors = full_tensors(model, self.analysis.capture)
-        self._statistics = statistic_names(self.analysis)
+        self._held = _held(model)
+        self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        self._momenta = statistic_momenta(self.analysis)
+        self._statistics = frozenset(self._momenta)
         self._places = _places(self.analysis)
         self._store = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
@@ -110,6 +114,7 @@ class Family:
         for placed in sorted(self.techniques, key=lambda p: p.technique.stage or 0):
             mine = {name: option for name, option in checked.items() if self._owner[name] is placed}
             if mine:
+                draft.analysis = placed.part(self.analysis)
                 placed.technique.apply(draft, mine)
         return draft
 
@@ -124,11 +129,16 @@ class Family:
             UnknownNameError: a choice or option that the space does not have.
         """
         checked = self.space.check(config)
+        self._follow()
         found = self._members.get(checked)
         if found is None:
             draft = self.draft(checked)
             slicing = draft.slicing()
             if slicing.whole and not draft.edits:
+                if torch.is_grad_enabled():
+                    for parameter in self.model.parameters():
+                        if parameter.requires_grad:
+                            self._store.of(parameter)
                 return self.model
             found = self._build(slicing, draft)
             self._members[checked] = found
@@ -149,7 +159,8 @@ class Family:
         aliases.attach(net, self._places)
         for edit in draft.edits:
             edit(net)
-        net.register_forward_pre_hook(lambda module, args: self._activate(aliases))
+        net.register_forward_pre_hook(lambda module, args: self._activate(aliases, running=True))
+        net.register_forward_hook(lambda module, args, outputs: aliases.before_backward(outputs))
         return net, aliases
 
     def _realise(self, slicing: Slicing, supply: Any) -> nn.Module:
@@ -157,12 +168,33 @@ class Family:
             return self._module_form.build(slicing, supply)
         return build_graph_form(slicing, supply, self.rescale).train(self.model.training)
 
-    def _activate(self, aliases: AliasSet) -> None:
-        aliases.link()
+    def _activate(self, aliases: AliasSet, running: bool = False) -> None:
+        aliases.link(running)
         if aliases.gathers and (not self._warm or self._warm[-1] is not aliases):
             self._warm = [warm for warm in self._warm if warm is not aliases] + [aliases]
             while len(self._warm) > _WARM:
                 self._warm.pop(0).release()
+
+    def _follow(self) -> None:
+        """Learn which tensors the model holds now: moving it to a device or another precision replaces its buffers."""
+        if all(store[name] is tensor for store, name, tensor in self._held):
+            return
+        self._tensors = full_tensors(self.model, self.analysis.capture)
+        self._held = _held(self.model)
+        self.forget()
+
+    def _example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the example's arguments where the weights are now, and in their precision."""
+        weight = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+
+        def moved(value: Any) -> Any:
+            if not isinstance(value, Tensor) or weight is None:
+                return value
+            precise = value.is_floating_point() and weight.dtype != self._dtype
+            return value.to(weight.device, weight.dtype if precise else value.dtype)
+
+        capture = self.analysis.capture
+        return pytree.tree_map(moved, capture.args), pytree.tree_map(moved, dict(capture.kwargs))
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
     def calibrate_with(self, batches: Iterator[Any] | Sequence[Any], count: int = 16) -> None:
@@ -175,6 +207,11 @@ class Family:
         self._calibration = [batch[0] for batch in islice(iter(batches), count)] if self._statistics else []
         self._calibrated.clear()
 
+    @property
+    def uncalibrated(self) -> bool:
+        """True where members have running statistics, and nothing yet to estimate them from."""
+        return bool(self._statistics) and not self._calibration
+
     def ready(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member in evaluation mode, its normalisation statistics estimated for the weights as they are."""
         checked = self.space.check(config)
@@ -185,7 +222,7 @@ class Family:
                 estimate_statistics(net, self._calibration)
             else:
                 named = {n: b for n, b in net.named_buffers() if n in self._statistics}
-                estimate_in_graph(net, named, self._calibration)
+                estimate_in_graph(net, named, self._momenta, self._calibration)
             self._calibrated[checked] = version
         return net.eval()
 
@@ -195,25 +232,25 @@ class Family:
         Raises:
             VerificationError: the copy does not compute exactly what the member computes on the example.
         """
-        checked = self.space.check(config)
+        with keeping_modes(self.model):  # the largest member is the model itself
+            return self._extract(self.space.check(config))
+
+    def _extract(self, checked: Config) -> nn.Module:
         draft = self.draft(checked)
         member = self.ready(checked)
-        own: dict[str, Tensor] = dict((*member.named_parameters(), *member.named_buffers()))
-        aliases = self.analysis.capture.aliases
-        by_canonical = {aliases.get(name, name): tensor for name, tensor in own.items()}
+        statistics = {self._canonical(n): b for n, b in member.named_buffers() if self._canonical(n) in self._statistics}
         slicing = draft.slicing()
 
         def supply(name: str) -> Tensor:
-            source = by_canonical.get(name)
-            if source is None:
-                source = take(self._tensors[name], slicing.picks(name))
-            copy = source.detach().clone(memory_format=torch.contiguous_format)
+            source = self._tensors[name]
+            cut = statistics[name] if name in statistics else take(source.detach(), slicing.picks(name))
+            copy = cut.detach().clone(memory_format=torch.contiguous_format)
             return nn.Parameter(copy, source.requires_grad) if isinstance(source, nn.Parameter) else copy
 
         net = self._realise(slicing, supply).eval()
         for edit in draft.edits:
             edit(net)
-        args, kwargs = self.analysis.capture.args, self.analysis.capture.kwargs
+        args, kwargs = self._example()
         gap = difference(outputs(net, args, kwargs), outputs(member, args, kwargs))
         if gap > 1e-6:
             raise VerificationError(
@@ -221,6 +258,9 @@ class Family:
                 "does its forward draw random numbers, or keep state?"
             )
         return net
+
+    def _canonical(self, name: str) -> str:
+        return self.analysis.capture.aliases.get(name, name)
 
     def verify(self, config: Mapping[str, Any]) -> float:
         """Compare the module form and the graph form of a config on the example; returns the relative difference.
@@ -291,9 +331,8 @@ class Family:
         args, kwargs = self.analysis.capture.args, self.analysis.capture.kwargs
         if any(tensor.is_meta for tensor in self._tensors.values()):
             return
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
+        with keeping_modes(self.model):
+            self.model.eval()
             whole = outputs(sliced_copy(self.model, Slicing(self.analysis), "graph"), args, kwargs)
             gap = difference(whole, outputs(self.model, args, kwargs))
             if gap > 1e-5:
@@ -309,9 +348,6 @@ class Family:
                     self.form = "graph"
                     self.why_graph = error or f"the two forms differ by {gap:.1e}"
                     break
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
 
 def _places(analysis: Analysis) -> dict[str, list[str]]:
@@ -319,3 +355,8 @@ def _places(analysis: Analysis) -> dict[str, list[str]]:
     for name, canonical in analysis.capture.aliases.items():
         places.setdefault(canonical, []).append(name)
     return places
+
+
+def _held(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
+    return [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None]

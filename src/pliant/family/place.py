@@ -20,9 +20,13 @@ class Placed:
     technique: Elastic
     where: str = "*"
 
+    def part(self, analysis: Analysis) -> Analysis:
+        """Return the part of the network that the pattern names."""
+        return analysis if self.where == "*" else analysis.only(self.where)
+
     def choices(self, analysis: Analysis) -> Sequence[Choice]:
-        """Return the technique's choices on the part of the network that the pattern names."""
-        return self.technique.choices(analysis if self.where == "*" else analysis.only(self.where))
+        """Return the technique's choices on its part of the network."""
+        return self.technique.choices(self.part(analysis))
 
     def __str__(self) -> str:
         return f"{self.technique}" + (f" at {self.where!r}" if self.where != "*" else "")

@@ -7,7 +7,8 @@ Universally Slimmable Networks, arXiv 1903.05134).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from ..graph.analysis import Analysis
 from ..graph.trace import Call, signature
 
 
-def statistic_names(analysis: Analysis) -> frozenset[str]:
-    """Return the canonical names of all running statistics, with the batch counters beside them."""
+def statistic_momenta(analysis: Analysis) -> dict[str, float]:
+    """Return the momentum of every running statistic by its canonical name; 0 for the batch counters beside them."""
     capture = analysis.capture
-    owners: set[str] = set()
+    owners: dict[str, float] = {}
     for node in capture.graph.nodes:
         if node.op != "call_function" or not hasattr(node.target, "_schema"):
             continue
@@ -28,11 +29,14 @@ def statistic_names(analysis: Analysis) -> frozenset[str]:
             buffer = Call(node).get("running_mean")
             if buffer is not None:
                 target = capture.inputs[str(buffer.target)].target
-                owners.add(str(target).rpartition(".")[0])
-    specs = [spec for spec in capture.inputs.values() if spec.kind.name == "BUFFER" and spec.target]
-    return frozenset(
-        capture.aliases.get(s.target, s.target) for s in specs if str(s.target).rpartition(".")[0] in owners
-    )
+                owners[str(target).rpartition(".")[0]] = float(Call(node)["momentum"])
+    found = {}
+    for spec in capture.inputs.values():
+        owner, _, last = str(spec.target).rpartition(".")
+        if spec.kind.name == "BUFFER" and spec.target and owner in owners:
+            running = last in ("running_mean", "running_var")
+            found[capture.aliases.get(spec.target, spec.target)] = owners[owner] if running else 0.0
+    return found
 
 
 def call(net: nn.Module, inputs: Any) -> Any:
@@ -42,6 +46,17 @@ def call(net: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)):
         return net(*inputs)
     return net(inputs)
+
+
+@contextmanager
+def keeping_modes(net: nn.Module) -> Iterator[None]:
+    """Give every module of ``net`` its own training mode back afterwards."""
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def estimate_statistics(net: nn.Module, batches: Iterable[Any]) -> int:
@@ -59,36 +74,51 @@ def estimate_statistics(net: nn.Module, batches: Iterable[Any]) -> int:
     ]
     if not layers:
         return 0
-    was_training, momenta = net.training, [layer.momentum for layer in layers]
-    net.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a cumulative average
-        layer.train()
-    try:
-        with torch.no_grad():
+    momenta = [layer.momentum for layer in layers]
+    with keeping_modes(net), torch.no_grad():
+        net.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a cumulative average
+            layer.train()
+        try:
             for inputs in batches:
                 call(net, inputs)
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-        net.train(was_training)
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
     return len(layers)
 
 
-def estimate_in_graph(net: nn.Module, statistics: Mapping[str, Tensor], batches: Iterable[Any]) -> int:
-    """Estimate running statistics of a graph-form network, whose layers are operations: several passes in train mode.
+def estimate_in_graph(
+    net: nn.Module, statistics: Mapping[str, Tensor], momenta: Mapping[str, float], batches: Iterable[Any]
+) -> int:
+    """Estimate the running statistics of a graph-form network, whose layers are operations, anew as a plain average.
 
-    The layers' own momentum is part of the graph, so this is an exponential average over the batches.
+    Each layer's momentum is part of the graph: from statistics of zero, one batch leaves the batch's own times it.
+    Other operations that depend on the mode, such as dropout, are in training mode too; their draws are fixed.
+
+    Returns:
+        The number of statistics that were estimated.
     """
-    if not statistics:
+    moving = {name: tensor for name, tensor in statistics.items() if momenta.get(name, 0.0) > 0}
+    if not moving:
         return 0
-    was_training = net.training
-    net.train()
-    try:
-        with torch.no_grad():
-            for inputs in batches:
-                call(net, inputs)
-    finally:
-        net.train(was_training)
-    return len(statistics)
+    sums, count = {name: torch.zeros_like(tensor) for name, tensor in moving.items()}, 0
+    with keeping_modes(net), torch.no_grad(), torch.random.fork_rng(_cuda()):
+        torch.manual_seed(0)
+        net.train()
+        for inputs in batches:
+            for tensor in moving.values():
+                tensor.zero_()
+            call(net, inputs)
+            for name, tensor in moving.items():
+                sums[name] += tensor / momenta[name]
+            count += 1
+        for name, tensor in moving.items():
+            tensor.copy_(sums[name] / max(1, count))
+    return len(moving)
+
+
+def _cuda() -> list[int]:
+    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

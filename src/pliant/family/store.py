@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..checks import CorruptFileError, WrongShapeError
+from ..checks import CorruptFileError, WrongShapeError, first_line
 from ..files import write_json, write_tensors
 from ..space.space import Space
 from .record import replay, technique_record
@@ -76,6 +76,8 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         raise CorruptFileError(f"there is no family in {folder}: {_JSON} is missing; give the folder that save() wrote")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] != _FORMAT:
+            raise ValueError(f"format {stored['format']}, this version of Pliant reads {_FORMAT}")
         weights = load_file(folder / stored["weights"])
         tensors = load_file(folder / stored["example"]["tensors"])
         structure = pytree.treespec_loads(stored["example"]["structure"])
@@ -85,7 +87,7 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         rows, space = stored["techniques"], Space.from_json(json.dumps(stored["space"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
-            f"the family in {folder} cannot be read ({str(error).splitlines()[0]}); a file is missing or half-written: "
+            f"the family in {folder} cannot be read ({first_line(error)}); a file is missing, half-written or of another version: "
             "restore the folder from a copy or save the family again"
         ) from error
     if _digest(weights) not in stored["weights"]:

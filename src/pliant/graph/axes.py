@@ -118,8 +118,8 @@ def _couple(trace: Tracer) -> None:
                     kinds.get(id(atom)) == "head_width" and atom.reason is None for atom in atoms(dim)
                 ):
                     widths.setdefault((module_path(node), dim.root().size), []).append(dim)
-    for (path, _), found in widths.items():
-        if path and any(atom.reason is None for dim in found for atom in atoms(dim)):
+    for found in widths.values():
+        if any(atom.reason is None for dim in found for atom in atoms(dim)):
             for other in found[1:]:
                 with contextlib.suppress(Conflict):
                     unify(found[0], other)
@@ -155,7 +155,8 @@ def _einsum_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set
 
 def _stream_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:
     pair = [a for a in node.args if is_tensor(a) and id(a) not in weights]
-    if len(pair) != 2 or pair[0].meta["val"].shape != pair[1].meta["val"].shape:  # type: ignore[union-attr]
+    terms = [[dim.size for dim in trace.dims.get(a) or []] for a in pair]  # type: ignore[arg-type]
+    if len(pair) != 2 or terms[0] != terms[1]:
         return
     for dim in trace.dims.get(node) or []:
         for atom in atoms(dim):

@@ -52,10 +52,11 @@ class _CallLog:
 
     def __init__(self, model: nn.Module) -> None:
         self.records: dict[str, ModuleCall] = {}
-        self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
+        # The tracer wraps a module that has several names in proxies, which share its attributes.
+        self._paths = {id(module.__dict__): path for path, module in model.named_modules()}
 
     def hook(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        path = self._paths[id(module)]
+        path = self._paths[id(module.__dict__)]
         if path in self.records:
             self.records[path] = ModuleCall(path, self.records[path].calls + 1, None)
             return
@@ -73,9 +74,13 @@ def _interface(given: Any, output: Any, plain: bool) -> Interface | None:
         if not isinstance(value, torch.Tensor) or value.dim() < 2:
             continue
         for result in made:
-            if flat_out[result].shape == value.shape and flat_out[result].dtype == value.dtype:
+            if _shape(flat_out[result]) == _shape(value) and flat_out[result].dtype == value.dtype:
                 return Interface(hidden, result, passed, spec, plain)
     return None
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in tensor.shape)  # None: known only at run time
 
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Capture:

@@ -221,4 +221,4 @@ class _Builder:
 
 def _empty(node: Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.numel() == 0
+    return isinstance(value, torch.Tensor) and 0 in value.shape

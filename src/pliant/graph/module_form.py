@@ -62,7 +62,7 @@ class ModuleForm:
     def __init__(self, model: nn.Module, analysis: Analysis) -> None:
         self.model, self.analysis = model, analysis
         self._patches = _find_patches(model, analysis)
-        self._grouped = _grouped(model, analysis)
+        self._sized = _sized(model, analysis)
         aliases = analysis.capture.aliases
         self._places: list[tuple[str, str, bool, str]] = []
         for path, module in model.named_modules():
@@ -75,7 +75,7 @@ class ModuleForm:
     def build(self, slicing: Slicing, supply: Supply) -> nn.Module:
         """Return the user's network with the tensors of ``supply``, its sizes patched and its blocks dropped."""
         net = clone_tree(self.model)
-        modules = dict(net.named_modules())
+        modules = dict(net.named_modules(remove_duplicate=False))
         given: dict[str, Tensor] = {}
         for path, name, is_parameter, canonical in self._places:
             if canonical not in given:
@@ -102,10 +102,11 @@ class ModuleForm:
                 items = list(values[patch.name])
                 items[patch.item] = size
                 values[patch.name] = type(values[patch.name])(items)
-        for path, name, node in self._grouped:
+        for path, name, node in self._sized:
             changes = SIZES[signature(node.target)[0]](self.analysis.trace, Call(node), slicing.size)
             if changes:
-                modules[path].__dict__[name] = changes[name]
+                value = changes[name]
+                modules[path].__dict__[name] = tuple(value) if isinstance(value, list) else value
         for module in modules.values():
             _follow_shapes(module)
 
@@ -141,9 +142,9 @@ _TORCH_SIZES = (
 )  # fmt: skip
 
 
-def _grouped(model: nn.Module, analysis: Analysis) -> list[tuple[str, str, Node]]:
-    """List the layers with a number of groups: module path, attribute, operation."""
-    modules = dict(model.named_modules())
+def _sized(model: nn.Module, analysis: Analysis) -> list[tuple[str, str, Node]]:
+    """List torch's layers with a size of their own that no tensor tells: module path, attribute, operation."""
+    modules = dict(model.named_modules(remove_duplicate=False))
     found = []
     for node in analysis.capture.graph.nodes:
         if node.op != "call_function" or not hasattr(node.target, "_schema"):
@@ -154,11 +155,15 @@ def _grouped(model: nn.Module, analysis: Analysis) -> list[tuple[str, str, Node]
             found.append((module_path(node), "groups", node))
         elif name == "group_norm" and isinstance(owner, nn.GroupNorm):
             found.append((module_path(node), "num_groups", node))
+        elif name == "channel_shuffle" and isinstance(owner, nn.ChannelShuffle):
+            found.append((module_path(node), "groups", node))
+        elif name in ("layer_norm", "rms_norm") and isinstance(owner, (nn.LayerNorm, nn.RMSNorm)):
+            found.append((module_path(node), "normalized_shape", node))
     return found
 
 
 def _find_patches(model: nn.Module, analysis: Analysis) -> list[_Patch]:
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     own, any_ = _sizes_by_module(analysis)
     kinds = {id(axis.atom): axis.kind for axis in analysis.axes}
     patches = []

@@ -25,7 +25,8 @@ def find_sites(trace: Tracer) -> tuple[Site, ...]:
         call = Call(node)
         path = module_path(node)
         if call.name == "scaled_dot_product_attention":
-            sites.append(Site(path, "attention", "", tuple(int(s) for s in call.out.shape), node))
+            shape = tuple(dim.size for dim in trace.dims.get(node) or ())
+            sites.append(Site(path, "attention", "", shape, node))
         weight = by_placeholder.get(call.get(_WEIGHT.get(call.name, ""), None))
         if weight is not None:
             shape = tuple(int(s) for s in trace.nodes[weight].meta["val"].shape)

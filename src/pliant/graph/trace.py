@@ -146,6 +146,9 @@ class Tracer:
                 self.parameters[name] = [Dim(int(size)) for size in value.shape]
                 self.nodes[name] = node
             self.dims[node] = list(self.parameters[name])
+            if kind == "CONSTANT_TENSOR":  # the user's own code makes it anew each time, in its full size
+                for dim in self.dims[node]:
+                    self.freeze(dim, "constant", "a constant tensor that the code makes")
         else:
             self.dims[node] = self.fixed(value.shape, "input", f"a size of the input {node.name!r}")
             if value.dim() and int(value.shape[0]) == self._batch:
@@ -167,6 +170,9 @@ class Tracer:
             self.dims.setdefault(node, None)
             return
         call = Call(node)
+        if _symbolic(call.out):
+            self._give_up(node, "data", "its size depends on the data, not only on the sizes of the inputs")
+            return
         rule = rules.get(call.name)
         if rule is None and torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
             rule = rules["pointwise"]
@@ -193,9 +199,12 @@ class Tracer:
     def _fresh(self, node: Node, code: str, text: str) -> Any:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
-            return self.fixed(value.shape, code, text, node)
+            return None if _symbolic(value) else self.fixed(value.shape, code, text, node)
         if isinstance(value, (list, tuple)):
-            return [self.fixed(v.shape, code, text, node) if isinstance(v, torch.Tensor) else None for v in value]
+            return [
+                self.fixed(v.shape, code, text, node) if isinstance(v, torch.Tensor) and not _symbolic(v) else None
+                for v in value
+            ]
         return None
 
 
@@ -205,6 +214,13 @@ def _tensor_dims(dims: Any) -> Iterator[Dim]:
     elif dims is not None:
         for inner in dims:
             yield from _tensor_dims(inner)
+
+
+def _symbolic(value: Any) -> bool:
+    """Tell whether a size of a fake value is only known when the network runs."""
+    if isinstance(value, torch.Tensor):
+        return not all(isinstance(size, int) for size in value.shape)
+    return isinstance(value, (list, tuple)) and any(map(_symbolic, value))
 
 
 def _fits(dims: Any, value: Any) -> bool:

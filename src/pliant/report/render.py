@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import write_text
 from . import figures
 from .data import Fixed, Kept, MemberRow, ReportData
-from .store import verify, write_text
+from .store import verify
 from .summary import chart, columns, headline, speedup
 
 ROLES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import CorruptFileError, WrongShapeError
+from ..files import write_text
 from ..measure import Measurement
 from .data import ReportData
 
@@ -58,18 +58,6 @@ def load(path: str | Path) -> ReportData:
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{path} can't be read: {error}") from error
     return from_json(text, str(path))
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all, making its folder where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def verify(data: ReportData) -> None:

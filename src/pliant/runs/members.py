@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from ..export import Artefact, export
 from ..family.family import Family
 from ..files import write_json
 from ..graph.slicing import Slicing
-from ..measure import Bytes, Latency, Macs, Measurement, Params, PeakMemory
+from ..measure import Bytes, Macs, Measurement, Params, PeakMemory
 from ..measure.capture import rebatch
 from ..measure.inference import batch_size
+from ..measure.latency import summary
+from ..measure.onnx_runtime import open_session, session_call, to_onnx
+from ..measure.timing import interleave, torch_threads
 from ..report import ArtefactRow, Check, Kept, MemberRow
+from ..report.store import build
 from ..space.config import Config
 from ..tasks import Task
 
+REPEATS = 40  # samples per member of the final timing
 FORMATS = ("safetensors", "pt2", "onnx")
 
 
@@ -75,17 +83,32 @@ class Workshop:
         return found
 
     def time(self, rows: list[MemberRow], reference: MemberRow) -> dict[str, dict[str, Measurement]]:
-        """Measure every member again, in ONNX Runtime and in torch, each in one loop with the reference."""
-        full = self.family.extract(Config(reference.config))
-        timers = {
-            "latency_onnxruntime": Latency(self.timing, "onnxruntime", threads=self.threads, reference=full),
-            "latency_torch": Latency(self.timing, "torch", threads=self.threads, reference=full),
+        """Measure every member again, in ONNX Runtime (the exported files) and in torch, all in one loop each."""
+        everyone = [reference, *rows]
+        nets = [self.family.extract(Config(row.config)) for row in everyone]
+        runtimes = {
+            "onnxruntime": [self._session(row, net) for row, net in zip(everyone, nets, strict=True)],
+            "torch": [partial(net, *self.timing) for net in nets],
         }
-        found: dict[str, dict[str, Measurement]] = {}
-        for row in (reference, *rows):
-            net = full if row.id == reference.id else self.family.extract(Config(row.config))
-            found[row.id] = {name: timer.measure(net) for name, timer in timers.items()}
+        found: dict[str, dict[str, Measurement]] = {row.id: {} for row in everyone}
+        for runtime, calls in runtimes.items():
+            with torch_threads(self.threads), torch.no_grad():
+                samples = interleave(calls, REPEATS)
+            facts = {"runtime": runtime, "threads": self.threads, "batch": batch_size(self.timing, {})}
+            for row, own in zip(everyone, samples, strict=True):
+                found[row.id][f"latency_{runtime}"] = summary([own, samples[0]], facts)
         return found
+
+    def _session(self, row: MemberRow, net: nn.Module) -> Any:
+        """Return a call of the member's exported ONNX file on the timing arguments."""
+        path = next(artefact.path for artefact in row.artefacts if artefact.format == "onnx")
+        session = open_session(str(self.folder / path), self.threads)
+        names = tuple(entry.name for entry in session.get_inputs())
+        leaves = [leaf for leaf in pytree.tree_leaves(self.timing) if isinstance(leaf, torch.Tensor)]
+        if len(names) != len(leaves):  # an input that the graph does not use is not in the file
+            return session_call(to_onnx(net, self.timing, {}), self.timing, {}, self.threads)
+        arrays = {name: leaf.detach().cpu().numpy() for name, leaf in zip(names, leaves, strict=True)}
+        return partial(session.run, None, arrays)
 
 
 def macs_of_one(family: Family) -> Macs:
@@ -142,8 +165,6 @@ def _plain(row: MemberRow) -> Any:
 
 def _read(path: Path, config: Config) -> MemberRow | None:
     """Return a member made earlier; None where there is none, or what is there is damaged and is made again."""
-    from ..report.store import build
-
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["config"] != config.to_json():

@@ -31,6 +31,8 @@ SETTINGS: dict[str, Any] = {
     "lr": 4e-3,
     "weight_decay": 0.05,
     "warmup": 50,
+    "unit": "bits",
+    "tolerance": 0.15,
     "budget": 40,
     "quick": {"steps": 150, "budget": 12},
 }

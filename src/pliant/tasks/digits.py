@@ -27,8 +27,10 @@ SETTINGS: dict[str, Any] = {
     "lr": 3e-3,
     "weight_decay": 0.05,
     "warmup": 60,
+    "unit": "%",
+    "tolerance": 1.5,
     "budget": 60,
-    "quick": {"steps": 300, "budget": 16},
+    "quick": {"steps": 600, "budget": 24},
     "convnet": {"lr": 4e-3, "weight_decay": 0.02, "steps": 600},
 }
 

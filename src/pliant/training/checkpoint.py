@@ -8,6 +8,7 @@ since the last one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..checks import CorruptFileError
+from ..checks import CorruptFileError, PliantError, first_line
 from ..files import write_tensors
 
 _NAME = "checkpoint-{:08d}.safetensors"
@@ -35,13 +36,28 @@ def save_checkpoint(
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
-    tensors["random/torch"] = torch.get_rng_state()
+    tensors |= {f"random/{name}": state for name, state in random_states().items()}
     header = {"step": step, "optimizer": {"plain": plain, "param_groups": state["param_groups"]}, **extra}
     path = folder / _NAME.format(step)
     write_tensors(path, tensors, {"pliant": json.dumps(header)})
     for old in sorted(folder.glob(_NAME.replace("{:08d}", "*")))[:-2]:
         old.unlink(missing_ok=True)
+    for left in folder.glob(f".{_NAME.replace('{:08d}', '*')}.*.tmp"):  # of a process that was killed while writing
+        left.unlink(missing_ok=True)
     return path
+
+
+def random_states() -> dict[str, Tensor]:
+    """Return the state of torch's generators by device."""
+    found = {"torch": torch.get_rng_state()}
+    return found | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else found
+
+
+def set_random_states(states: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`random_states` gave."""
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -50,15 +66,20 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, expected: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Put a checkpoint's state back and return its header (``step`` and what was given as ``extra``).
 
     Raises:
         CorruptFileError: the file is not whole or not of this model.
+        PliantError: its header says otherwise than ``expected``; then nothing was put back.
     """
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["pliant"])
+            _compare(path.parent, header, expected or {})
+            header["step"] = int(header["step"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
         state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in header["optimizer"]["plain"].items()}
@@ -68,10 +89,19 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
                 state.setdefault(int(index), {})[key] = tensor
         model.load_state_dict(weights)
         optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["param_groups"]})
-        torch.set_rng_state(tensors["random/torch"])
+        set_random_states({name[7:]: t for name, t in tensors.items() if name.startswith("random/")})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise CorruptFileError(
-            f"the checkpoint {path} cannot be read ({str(error).splitlines()[0]}); remove this file to go on from the "
+            f"the checkpoint {path} cannot be read ({first_line(error)}); remove this file to go on from the "
             "one before it, or the folder to start anew"
         ) from error
     return dict(header)
+
+
+def _compare(folder: Path, header: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        if header.get(name) != value:
+            raise PliantError(
+                f"{folder} holds the checkpoints of a run with {name} {header.get(name)}, this run has {name} {value}; "
+                f"use the same {name} or another folder"
+            )

@@ -6,19 +6,18 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from .. import catalog
 from ..checks import PliantError, TrainingDivergedError, WrongShapeError
 from ..family.family import Family
+from ..family.statistics import keeping_modes
 from ..space.config import Config
 from ..technique import Recipe
-from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import latest_checkpoint, load_checkpoint, random_states, save_checkpoint, set_random_states
 from .step import Loss, TrainingStep, gradient_norm
 
 
@@ -85,83 +84,109 @@ def train(
     if not isinstance(recipe, Recipe):
         raise PliantError(f"recipe is a training technique such as pliant.catalog.default('train'); got {recipe!r}")
     optimizer = optimizer or torch.optim.AdamW(family.parameters(), lr=1e-3, weight_decay=0.05)
-    rates = _schedule(optimizer, steps, warmup)
+    plan = _Plan(loss, recipe, optimizer, steps, clip, warmup, seed)
     start = _resume(family, optimizer, Path(folder) if folder else None, seed)
-    if start == 0:
-        family.prepare()
-        torch.manual_seed(seed)
-        random.seed(seed)
-    for _ in range(start):
-        rates.step()
+    family.prepare()
     state = Progress(start, steps)
-    was_training = family.model.training
-    family.model.train()
-    try:
-        for step, batch in zip(range(start, steps), _from(batches, start), strict=False):
-            state = _one_step(family, batch, loss, (step, steps), recipe, optimizer, (clip, seed))
-            rates.step()
+    with keeping_modes(family.model):
+        for step, batch in zip(range(start, steps), _from(batches, start, seed, family), strict=False):
+            state = plan.step(family, batch, step)
             if folder and ((step + 1) % save_every == 0 or step + 1 == steps):
                 save_checkpoint(Path(folder), step + 1, family.model, optimizer, {"seed": seed})
             if on_step:
                 on_step(state)
-    finally:
-        family.model.train(was_training)
-    if state.step < steps:
-        raise WrongShapeError(
-            f"the batches ended after {state.step} of {steps} steps; give as many, or an endless iterator"
-        )
+    plan.check_complete(state)
     return state
 
 
-def _one_step(
-    family: Family,
-    batch: Any,
-    loss: Loss,
-    at: tuple[int, int],
-    recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
-    settings: tuple[float | None, int],
-) -> Progress:
-    (step, steps), (clip, seed) = at, settings
-    optimizer.zero_grad(set_to_none=True)
-    turn = TrainingStep(family, batch, loss, step, seed)
-    recipe.step(turn)
-    norm = gradient_norm(family.parameters(), clip)
-    if not math.isfinite(norm):
-        raise TrainingDivergedError(
-            f"the gradients are {norm} at step {step}, after members {[c.to_json() for c in turn.losses]}; "
-            "try a lower learning rate"
-        )
-    optimizer.step()
-    return Progress(step + 1, steps, turn.losses, norm, float(optimizer.param_groups[0]["lr"]))
+@dataclass(frozen=True)
+class _Plan:
+    """What one step needs to know."""
 
+    loss: Loss
+    recipe: Recipe
+    optimizer: torch.optim.Optimizer
+    steps: int
+    clip: float | None
+    warmup: float
+    seed: int
 
-def _schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
-    rise = max(1, round(steps * warmup))
+    def step(self, family: Family, batch: Any, step: int) -> Progress:
+        """Do one optimizer step."""
+        if not family.model.training:  # at first, and where `on_step` evaluated
+            family.model.train()
+        self._set_rates(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        turn = TrainingStep(family, batch, self.loss, step, self.seed)
+        self.recipe.step(turn)
+        norm = gradient_norm(family.parameters(), self.clip)
+        if not math.isfinite(norm):
+            raise TrainingDivergedError(
+                f"the gradients are {norm} at step {step}, after members {[c.to_json() for c in turn.losses]}; "
+                "try a lower learning rate"
+            )
+        self.optimizer.step()
+        return Progress(step + 1, self.steps, turn.losses, norm, float(self.optimizer.param_groups[0]["lr"]))
 
-    def rate(step: int) -> float:
+    def _set_rates(self, step: int) -> None:
+        """Set every group's learning rate as a function of the step alone, so that a resumed run needs no state."""
+        rise = max(1, round(self.steps * self.warmup))
         if step < rise:
-            return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+            rate = (step + 1) / rise
+        else:
+            rate = 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
 
-    return LambdaLR(optimizer, rate)
+    def check_complete(self, state: Progress) -> None:
+        """Complain where the batches ended early."""
+        if state.step < self.steps:
+            raise WrongShapeError(
+                f"the batches ended after {state.step} of {self.steps} steps; give as many, or an endless iterator"
+            )
 
 
 def _resume(family: Family, optimizer: torch.optim.Optimizer, folder: Path | None, seed: int) -> int:
     path = latest_checkpoint(folder) if folder else None
     if path is None:
         return 0
-    header = load_checkpoint(path, family.model, optimizer)
-    if header.get("seed") != seed:
-        raise PliantError(
-            f"{path.parent} holds the checkpoints of a run with seed {header.get('seed')}, this run has seed {seed}; "
-            "use the same seed or another folder"
-        )
+    header = load_checkpoint(path, family.model, optimizer, {"seed": seed})
     family.prepared = True  # the weights of the checkpoint are sorted already
     return int(header["step"])
 
 
-def _from(batches: Iterable[Any] | Callable[[int], Iterator[Any]], start: int) -> Iterator[Any]:
+def _from(
+    batches: Iterable[Any] | Callable[[int], Iterator[Any]], start: int, seed: int, family: Family
+) -> Iterator[Any]:
+    """Return the batches from ``start`` on, with torch's generators as they stood then in a run that was not stopped.
+
+    Where normalisation has running statistics, the first ones are kept for estimating those of members.
+    """
+    if callable(batches) and family.uncalibrated:
+        family.calibrate_with(batches(0))
+    states = random_states()
+    torch.manual_seed(seed)
+    random.seed(seed)
     if callable(batches):
-        return iter(batches(start))
-    return islice(iter(batches), start, None)
+        iterator = iter(batches(start))
+    else:
+        iterator = iter(batches)
+        for _ in range(start):  # what they draw while they are skipped, they drew the first time too
+            next(iterator, None)
+    if start:
+        set_random_states(states)
+    return _collected(iterator, family) if family.uncalibrated else iterator
+
+
+def _collected(iterator: Iterator[Any], family: Family, count: int = 16) -> Iterator[Any]:
+    seen: list[Any] = []
+    try:
+        for batch in iterator:
+            if len(seen) < count and isinstance(batch, (tuple, list)):
+                seen.append(batch)
+                if len(seen) == count:
+                    family.calibrate_with(seen)
+            yield batch
+    finally:
+        if 0 < len(seen) < count:
+            family.calibrate_with(seen)

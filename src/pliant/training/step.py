@@ -26,7 +26,8 @@ def distillation_loss(outputs: Any, teacher: Any, temperature: float = 1.0) -> T
 
     Floating-point outputs of shape ``(..., classes)`` are taken for logits: the Kullback-Leibler divergence from the
     softened teacher, times the temperature squared (Hinton, Vinyals, Dean, 2015, Distilling the Knowledge in a Neural
-    Network, arXiv 1503.02531). A single number per example (last dimension 1) is compared by its squared error.
+    Network, arXiv 1503.02531). A single number per example, of shape ``(batch,)`` or with a last dimension of 1, is
+    compared by its squared error.
 
     Raises:
         WrongShapeError: the two do not have the same tensors.
@@ -40,7 +41,7 @@ def distillation_loss(outputs: Any, teacher: Any, temperature: float = 1.0) -> T
         )
     total = left[0].new_zeros(())
     for student, goal in zip(left, right, strict=True):
-        if student.dim() == 0 or student.shape[-1] == 1:
+        if student.dim() < 2 or student.shape[-1] == 1:
             total = total + F.mse_loss(student, goal)
             continue
         log_p = F.log_softmax(student.flatten(0, -2) / temperature, -1)
@@ -85,6 +86,7 @@ class TrainingStep:
             weight: multiplies the loss.
 
         Raises:
+            WrongShapeError: the loss is not one number, or the teacher's outputs do not match.
             TrainingDivergedError: its loss is NaN or infinite; the message names the member.
         """
         outputs = call(self.family.member(config), self.inputs)
@@ -94,6 +96,11 @@ class TrainingStep:
             loss = share * distillation_loss(outputs, teacher, temperature)
             if share < 1.0:
                 loss = loss + (1.0 - share) * self.loss(outputs, self.targets)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise WrongShapeError(
+                "a loss is one number as a tensor, such as a mean over the batch; loss(outputs, targets) gave "
+                + (f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60])
+            )
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDivergedError(

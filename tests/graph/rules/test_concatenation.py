@@ -45,7 +45,10 @@ def test_cat_along_the_batch_and_back() -> None:
 def test_segments_bend_apart(cut) -> None:
     """Literal sizes stand in the user's code, so only the graph form can follow."""
     net = Tiny(
-        lambda s, x: s.b((y := cut(s.a(x).relu()))[0]) + s.c(y[1]), a=nn.Linear(5, 8), b=nn.Linear(3, 2), c=nn.Linear(5, 2)
+        lambda s, x: s.b((y := cut(s.a(x).relu()))[0]) + s.c(y[1]),
+        a=nn.Linear(5, 8),
+        b=nn.Linear(3, 2),
+        c=nn.Linear(5, 2),
     )
     assert sizes(check(net, torch.randn(3, 5), form="graph")) == [3, 5]
 
@@ -101,7 +104,12 @@ def test_gates() -> None:
 
 
 def test_a_parameter_of_which_a_part_is_unused() -> None:
-    net = Tiny(lambda s, x: s.b((s.a(x) + s.pos[:, : x.shape[1]]).relu()), a=nn.Linear(5, 8), pos=weight(1, 10, 8), b=nn.Linear(8, 2))
+    net = Tiny(
+        lambda s, x: s.b((s.a(x) + s.pos[:, : x.shape[1]]).relu()),
+        a=nn.Linear(5, 8),
+        pos=weight(1, 10, 8),
+        b=nn.Linear(8, 2),
+    )
     analysis = check(net, torch.randn(3, 6, 5))
     assert sizes(analysis) == [8]
     assert "unused" in codes(analysis)

@@ -79,7 +79,7 @@ def test_unbatched_and_computed_weights() -> None:
 
 def test_weight_norm_is_followed() -> None:
     net = _pair(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 1)), nn.Conv2d(8, 2, 1))
-    assert sizes(check(net, _image(2))) == [8]
+    assert sizes(check(net, _image(2), mask=False)) == [8]  # the norm of a masked row is zero: 0 / 0
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,17 @@ def slice_(t: Tracer, call: Call) -> None:
     t.set(call, [*x[:axis], part, *x[axis + 1 :]])
 
 
+def narrow(t: Tracer, call: Call) -> None:
+    """`narrow(x, dim, start, length)`: a segment."""
+    x = t.of(call.first)
+    axis, start, length = call["dim"] % len(x), int(call["start"]), int(call["length"])
+    size = x[axis].root().size
+    start = start + size if start < 0 else start
+    before, part, _ = split_concat(x[axis], [start, length, size - start - length])
+    t.notes[call.node] = [before, part]
+    t.set(call, [*x[:axis], part, *x[axis + 1 :]])
+
+
 def select(t: Tracer, call: Call) -> None:
     """`select(x, dim, index)`: the units of the dimension are told apart by their place."""
     x = t.of(call.first)
@@ -114,6 +125,12 @@ def resize_slice(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
     return {} if int(call.get("step") or 1) != 1 else {"start": 0, "end": _TO_THE_END}
 
 
+def resize_narrow(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
+    """Write where the segment now starts and how long it is."""
+    before, part = t.notes[call.node]
+    return {"start": size(before) if before.root().size else 0, "length": size(part)}
+
+
 _TO_THE_END = 2**63 - 1
 _SPLITS = (
     "split",
@@ -131,8 +148,9 @@ RULES = {
     "concatenate": cat,
     "stack": stack,
     "slice": slice_,
+    "narrow": narrow,
     "select": select,
     "unbind": unbind,
     "glu": glu,
 } | dict.fromkeys(_SPLITS, split)
-SIZES = dict.fromkeys(_SPLITS, resize_split) | {"slice": resize_slice}
+SIZES = dict.fromkeys(_SPLITS, resize_split) | {"slice": resize_slice, "narrow": resize_narrow}

@@ -29,11 +29,17 @@ def index(t: Tracer, call: Call) -> None:
     broadcast: Dims = [Dim(int(size)) for size in call.out.shape[start : start + rank]]
     for i in used:
         dims = t.of(indices[i])
+        if x[i].root().source is not None and _counts(indices[i]) and dims[0].size == x[i].size:
+            t.tie(dims[0], x[i], call.node)  # `x[arange(batch), …]`: one of each
         for k in range(1, len(dims) + 1):
             if dims[-k].root().size == broadcast[-k].root().size:
                 t.tie(broadcast[-k], dims[-k], call.node)
     rest = [dim for i, dim in enumerate(x) if i not in used]
     t.set(call, [*rest[:start], *broadcast, *rest[start:]])
+
+
+def _counts(node: Node) -> bool:
+    return getattr(node.target, "_opname", "") == "arange"
 
 
 def index_select(t: Tracer, call: Call) -> None:

@@ -225,8 +225,9 @@ def resize_arange(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
 
 
 _VIEWS = (
-    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze squeeze_ unsqueeze_ view_as reshape_as ravel".split()
-)
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_", "unsqueeze_",
+    "view_as", "reshape_as", "ravel",
+)  # fmt: skip
 _SIZED = (
     "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn",
 )  # fmt: skip

@@ -61,7 +61,7 @@ class Depth(Elastic):
         for run, blocks in _runs(analysis).items():
             least = math.floor(self.least * len(blocks))
             if least < len(blocks):
-                found.append(Choice(f"{run}.depth", tuple(range(least, len(blocks) + 1))))
+                found.append(Choice(f"{run}.depth" if run else "depth", tuple(range(least, len(blocks) + 1))))
         return tuple(found)
 
     def apply(self, draft: Draft, options: Mapping[str, Option]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ...checks import WrongShapeError
+from ...checks import WrongShapeError, unknown
 from ...space.choice import Choice, Option
 from ...technique import Elastic, Paper, Stage
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ...graph.analysis import Analysis
     from ...graph.nouns import Axis
 
+_KINDS = ("width", "heads", "stream", "head_width", "group")
 _COUNTED = ("heads", "group")  # few units, each a lot of work: not rounded to a multiple
 
 
@@ -35,12 +36,14 @@ class Width(Elastic):
     Attributes:
         ratios: the options as shares of the full size, in (0, 1]; 1 is always an option.
         multiple: sizes are rounded to a multiple of this (hardware likes it); heads are not rounded.
-        kinds: which axes bend: ``width``, ``heads``, ``stream``, ``head_width``, ``group``.
+        kinds: which axes bend: ``width`` (hidden layers), ``heads``, ``head_width``, ``group`` (query heads that share a
+            key head), ``stream`` (residual streams). Streams are left whole unless asked for: they reach further, but
+            every weight of the network then means something else in every member, which costs accuracy.
     """
 
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     multiple: int = 8
-    kinds: tuple[str, ...] = ("width", "heads", "stream")
+    kinds: tuple[str, ...] = ("width", "heads")
 
     paper: ClassVar[Paper | None] = Paper(
         "Cai, Gan, Wang, Zhang, Han",
@@ -57,6 +60,9 @@ class Width(Elastic):
             raise WrongShapeError(
                 f"Width.ratios are shares of the full size, each above 0 and at most 1; got {self.ratios}"
             )
+        for kind in self.kinds:
+            if kind not in _KINDS:
+                raise unknown("kind of axis", kind, _KINDS)
         if self.multiple < 1:
             raise WrongShapeError(f"Width.multiple is at least 1; got {self.multiple}")
 
