@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .export import Artefact as Artefact
     from .export import export as export
     from .family import Family as Family
+    from .family import at as at
     from .graph import Analysis as Analysis
     from .graph import analyze as analyze
     from .measure import Bytes as Bytes
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from .study import search as search
     from .tasks import Task as Task
     from .tasks import load_task as load_task
+    from .training import TrainingStep as TrainingStep
+    from .training import distillation_loss as distillation_loss
     from .training import train as train
 
 __version__ = "0.1.0"
@@ -51,6 +54,9 @@ _HOMES = {
     "Constraint": "space",
     "Space": "space",
     "Family": "family",
+    "at": "family",
+    "TrainingStep": "training",
+    "distillation_loss": "training",
     "train": "training",
     "Bytes": "measure",
     "Latency": "measure",

@@ -131,7 +131,7 @@ def test_run_passes_what_was_asked_and_shows_what_came(calls: list[Any]) -> None
         "steps": 20,
         "budget": None,
         "seed": 3,
-        "choices": ("width", "depth"),
+        "choices": ("width, depth",),
         "constraints": ("macs <= 1e6",),
         "threads": 1,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pliant.checks import CorruptFileError, WrongShapeError
+from pliant.checks import CorruptFileError, PliantError, WrongShapeError
 from pliant.measure import Measurement
 from pliant.report import load, save
 from pliant.report.store import from_json, to_json

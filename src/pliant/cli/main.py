@@ -63,7 +63,7 @@ def run(
     budget: Annotated[int | None, typer.Option(min=1, help="members to measure [default: the task's]")] = None,
     seed: Annotated[int, typer.Option(help="the seed of everything that is drawn")] = 0,
     choices: Annotated[
-        str | None, typer.Option(metavar="A,B", help="what may vary, by name, such as width,depth")
+        str | None, typer.Option(metavar="A,B", help="what may vary: width,depth or width(ratios=(0.5,1.0)),depth")
     ] = None,
     constraint: Annotated[
         list[str] | None, typer.Option("--constraint", metavar="TEXT", help='such as "macs <= 1e6"; may be repeated')
@@ -81,7 +81,7 @@ def run(
             steps=steps,
             budget=budget,
             seed=seed,
-            choices=tuple(name.strip() for name in choices.split(",") if name.strip()) if choices else None,
+            choices=(choices,) if choices else None,
             constraints=tuple(constraint or ()),
             threads=threads,
         )

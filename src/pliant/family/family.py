@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..checks import NoEffectWarning, PliantError, VerificationError
+from ..checks import NoEffectWarning, PliantError, VerificationError, WrongShapeError
 from ..graph.analysis import Analysis, analyze
 from ..graph.graph_form import build_graph_form
 from ..graph.module_form import ModuleForm
@@ -164,7 +164,7 @@ class Family:
         return net, aliases
 
     def _realise(self, slicing: Slicing, supply: Any) -> nn.Module:
-        if self.form == "module":
+        if self.form == "module" or slicing.whole:  # whole, the user's own class always works
             return self._module_form.build(slicing, supply)
         return build_graph_form(slicing, supply, self.rescale).train(self.model.training)
 
@@ -216,15 +216,18 @@ class Family:
         """Return the member in evaluation mode, its normalisation statistics estimated for the weights as they are."""
         checked = self.space.check(config)
         net = self.member(checked)
-        version = sum(parameter._version for parameter in self.model.parameters())
-        if self._calibration and self._calibrated.get(checked) != version:
+        if self._calibration and self._calibrated.get(checked) != self._version(net):
             if self.form == "module" or net is self.model:
                 estimate_statistics(net, self._calibration)
             else:
                 named = {n: b for n, b in net.named_buffers() if n in self._statistics}
                 estimate_in_graph(net, named, self._momenta, self._calibration)
-            self._calibrated[checked] = version
+            self._calibrated[checked] = self._version(net)
         return net.eval()
+
+    def _version(self, net: nn.Module) -> int:
+        """Return a number that grows with every change of the weights, or of the member's own statistics."""
+        return sum(tensor._version for tensor in (*self.model.parameters(), *net.buffers()))
 
     def extract(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member as an independent network in evaluation mode: what was trained is what ships.
@@ -286,7 +289,13 @@ class Family:
 
         Args:
             orders: axis name to a permutation of its units, the first to come first.
+
+        Raises:
+            UnknownNameError, WrongShapeError: no such axis, or not a permutation of all its units.
         """
+        for name, order in orders.items():
+            if len(order) != (size := self.analysis.axis(name).size):
+                raise WrongShapeError(f"the order of axis {name!r} names {len(order)} units; name all its {size} once")
         slicing = Slicing(self.analysis, {name: list(order) for name, order in orders.items()})
         with torch.no_grad():
             for name, tensor in self._tensors.items():

@@ -31,16 +31,20 @@ def replay(rows: list[Mapping[str, Any]]) -> list[Placed]:
     """
     found = []
     for row in rows:
-        kind = catalog.load(str(row["technique"]))
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in row["fields"].items()}
+        try:
+            name, where = str(row["technique"]), str(row["where"])
+            fields = {field: tuple(v) if isinstance(v, list) else v for field, v in row["fields"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptFileError(f"{row!r} is no record of a technique; restore the file from a copy") from error
+        kind = catalog.load(name)
         try:
             technique = kind(**fields)
         except TypeError as error:
             raise CorruptFileError(
-                f"the record holds {row['technique']}({', '.join(fields)}), which this version does not take: {error}; "
+                f"the record holds {name}({', '.join(fields)}), which this version does not take: {error}; "
                 "load it with the version of Pliant that wrote it"
             ) from error
         if not isinstance(technique, Elastic):
-            raise CorruptFileError(f"the record names {row['technique']!r}, which adds no choices to a family")
-        found.append(Placed(technique, str(row["where"])))
+            raise CorruptFileError(f"the record names {name!r}, which adds no choices to a family")
+        found.append(Placed(technique, where))
     return found

@@ -73,6 +73,21 @@ class Analysis:
             raise unknown("part", where, [*(a.name for a in self.axes), *(b.name for b in self.blocks)])
         return part
 
+    def __str__(self) -> str:
+        """Say in a few lines what bends, what can be left out, and what is fixed and why."""
+        rows = [f"{len(self.axes)} axes bend"]
+        rows += [
+            f"  {axis.name}: {axis.size} units ({axis.kind}), {len(axis.parameters)} tensors" for axis in self.axes
+        ]
+        rows.append(f"{len(self.blocks)} blocks can be left out")
+        rows += [f"  {block.name}" for block in self.blocks]
+        reasons: dict[str, int] = {}
+        for fixed in self.fixed:
+            reasons[fixed.reason.text] = reasons.get(fixed.reason.text, 0) + 1
+        rows.append(f"{len(self.fixed)} kept as they are")
+        rows += [f"  {text}: {count}" for text, count in reasons.items()]
+        return "\n".join(rows)
+
     def describe(self) -> dict[str, Any]:
         """Return the analysis as plain data: ``axes``, ``blocks``, ``fixed`` and a ``summary``."""
         return {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from .dims import Conflict, Dim, Reason, atoms, unify
@@ -79,6 +80,7 @@ def _kinds(trace: Tracer) -> dict[int, str]:
     """Tell heads, per-head widths and residual streams by the operations that they meet in."""
     kinds: dict[int, str] = {}
     weights = {id(node) for node in trace.nodes.values()}
+    roots = _roots(trace)
     for node in trace.dims:
         if node.op != "call_function" or not hasattr(node.target, "_schema"):
             continue
@@ -94,7 +96,7 @@ def _kinds(trace: Tracer) -> dict[int, str]:
             if len(pair) == 2 and rank > 2 and not any(id(a) in weights for a in pair):
                 _attention_kinds(trace, pair, kinds)
         elif name in _SUMS:
-            _stream_kinds(trace, node, kinds, weights)
+            _stream_kinds(trace, node, kinds, weights, roots)
     return kinds
 
 
@@ -153,14 +155,24 @@ def _einsum_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set
                 kinds[id(atom)] = "heads" if shared else "head_width"
 
 
-def _stream_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:
+def _stream_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int], roots: dict[Node, Node]) -> None:
     pair = [a for a in node.args if is_tensor(a) and id(a) not in weights]
     terms = [[dim.size for dim in trace.dims.get(a) or []] for a in pair]  # type: ignore[arg-type]
-    if len(pair) != 2 or terms[0] != terms[1]:
+    if len(pair) != 2 or terms[0] != terms[1] or roots[pair[0]] is roots[pair[1]]:  # type: ignore[index]
         return
     for dim in trace.dims.get(node) or []:
         for atom in atoms(dim):
             kinds.setdefault(id(atom), "stream")
+
+
+def _roots(trace: Tracer) -> dict[Node, Node]:
+    """Map each activation to what it is a function of, element by element: two functions of one value are no stream."""
+    roots: dict[Node, Node] = {}
+    for node in trace.capture.graph.nodes:
+        found = {roots[a] for a in node.all_input_nodes}
+        pointwise = hasattr(node.target, "_schema") and torch.Tag.pointwise in node.target.tags
+        roots[node] = found.pop() if pointwise and len(found) == 1 else node
+    return roots
 
 
 def _named(free: list[tuple[Dim, tuple[Touch, ...], tuple[str, ...], str]], trace: Tracer) -> tuple[Axis, ...]:

@@ -16,7 +16,7 @@ import torch
 from torch.fx import Node
 
 from .capture import Capture
-from .dims import Conflict, Dim, Reason, freeze, unify
+from .dims import Conflict, Dim, Reason, freeze, split_concat, split_product, unify
 
 Dims = list[Dim]
 Rule = Callable[["Tracer", "Call"], None]
@@ -111,6 +111,22 @@ class Tracer:
             reason = Reason("structure", f"its structure cannot be followed: {conflict}", place(node))
             freeze(a, reason)
             freeze(b, reason)
+
+    def factors(self, dim: Dim, sizes: Sequence[int], node: Node) -> Dims:
+        """View ``dim`` as a product; where it has another structure it is kept, and its factors have fixed sizes."""
+        return self._parts(split_product, dim, sizes, node)
+
+    def segments(self, dim: Dim, sizes: Sequence[int], node: Node) -> Dims:
+        """View ``dim`` as a concatenation; where it has another structure it is kept, and so are its segments."""
+        return self._parts(split_concat, dim, sizes, node)
+
+    def _parts(self, split: Callable[..., Dims], dim: Dim, sizes: Sequence[int], node: Node) -> Dims:
+        try:
+            return split(dim, sizes)
+        except Conflict as conflict:
+            reason = Reason("structure", f"its structure cannot be followed: {conflict}", place(node))
+            freeze(dim, reason)
+            return [Dim(int(size), reason) for size in sizes]
 
     def freeze(self, dim: Dim, code: str, text: str, node: Node | None = None) -> None:
         """Keep ``dim`` as it is, for a reason."""

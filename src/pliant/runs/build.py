@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from .. import catalog
 from ..checks import PliantError
 from ..family.family import Family
 from ..space.constraint import Constraint
 from ..tasks import Task
-from ..technique import Elastic
+from .spec import elastic
 
 _CALIBRATION_SEED = 7919  # batches for normalisation statistics are drawn apart from those of training
 
@@ -21,25 +20,6 @@ _CALIBRATION_SEED = 7919  # batches for normalisation statistics are drawn apart
 def default_choices() -> tuple[str, ...]:
     """Return the names of the techniques that add choices unless the user says otherwise."""
     return tuple(import_module("pliant.techniques.elastic").DEFAULTS)
-
-
-def elastic(names: Sequence[str]) -> list[Elastic]:
-    """Return techniques by name, with their default fields.
-
-    Raises:
-        UnknownNameError: no such technique; the nearest is offered.
-        PliantError: the technique adds no choices.
-    """
-    found = []
-    for name in names:
-        kind = catalog.load(name)
-        if not issubclass(kind, Elastic):
-            raise PliantError(
-                f"{name!r} is a technique of kind {catalog.kind_of(name)!r}, which adds no choices to a family; "
-                f"choose from {', '.join(catalog.names('elastic'))}"
-            )
-        found.append(kind())
-    return found
 
 
 def build_family(task: Task, choices: Sequence[str], constraints: Sequence[str], seed: int) -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from .dry import dry_run
 from .events import Events, Silence
 from .folder import RunFolder
 from .members import Workshop, macs_of_one
+from .spec import split
 
 TOLERANCE = 1.5  # how much more error the headline's member may have, unless the task's SETTINGS say otherwise
 
@@ -91,7 +93,7 @@ def run(
         steps: training steps; the task's own if None.
         budget: measured members; the task's own if None.
         seed: determines the initial weights, the batches, the members that learn, and the search.
-        choices: names of techniques that add choices.
+        choices: techniques that add choices, with fields if wanted: ``width(ratios=(0.5, 1.0))``.
         constraints: such as ``"macs <= 1e6"`` or ``"blocks.depth >= 2"``.
         threads: threads for the measurement of latency.
         events: is told of the progress.
@@ -101,7 +103,7 @@ def run(
     """
     loaded = load_task(task)
     settings = loaded.settings_for(quick) | {k: v for k, v in (("steps", steps), ("budget", budget)) if v is not None}
-    chosen = tuple(choices) if choices else default_choices()
+    chosen = tuple(part for text in choices for part in split(text)) if choices else default_choices()
     plan = _Plan(loaded, settings, chosen, tuple(constraints), seed, threads, quick)
     return _Run(plan, RunFolder.claim(Path(out), plan.asked()), events or Silence()).go()
 
@@ -254,8 +256,8 @@ class _Run:
         parts = [f"pliant run {plan.task.name} --out {self.path.name}", f"--seed {plan.seed}"]
         parts += ["--quick"] if plan.quick else []
         parts += [f"--steps {plan.steps}", f"--budget {plan.budget}", f"--threads {plan.threads}"]
-        parts += [f"--constraint '{text}'" for text in plan.constraints]
-        return " ".join([*parts, f"--choices {','.join(plan.choices)}"])
+        parts += [f"--constraint {shlex.quote(text)}" for text in plan.constraints]
+        return " ".join([*parts, f"--choices {shlex.quote(','.join(plan.choices))}"])
 
 
 def _timed(row: MemberRow, times: Mapping[str, Mapping[str, Any]]) -> MemberRow:

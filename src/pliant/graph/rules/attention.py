@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..dims import Dim, split_product
+from ..dims import Dim
 from ..trace import Call, Dims, Tracer
 
 
@@ -34,7 +34,7 @@ def _lead(t: Tracer, call: Call, q: Dim, k: Dim, v: Dim) -> Dim:
         if size == full:
             t.tie(wide, dim, call.node)
         elif size > 1:
-            t.tie(split_product(wide, [size, full // size])[0], dim, call.node)
+            t.tie(t.factors(wide, [size, full // size], call.node)[0], dim, call.node)
     return wide
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..dims import Conflict, Dim, concat, split_concat, split_product
+from ..dims import Conflict, Dim, concat
 from ..trace import Call, Dims, Tracer
 
 Size = Callable[[Dim], Any]
@@ -33,7 +33,7 @@ def split(t: Tracer, call: Call) -> None:
     """`split`, `split_with_sizes`, `chunk`, `tensor_split`: one output per segment."""
     x = t.of(call.first)
     axis = call["dim"] % len(x)
-    segments = split_concat(x[axis], [int(part.shape[axis]) for part in call.out])
+    segments = t.segments(x[axis], [int(part.shape[axis]) for part in call.out], call.node)
     t.set(call, [[*x[:axis], part, *x[axis + 1 :]] for part in segments])
 
 
@@ -48,10 +48,10 @@ def slice_(t: Tracer, call: Call) -> None:
     start = int(call.get("start") or 0)
     start = max(start + size, 0) if start < 0 else start
     if step == 1:
-        before, part, _ = split_concat(x[axis], [start, taken, size - start - taken])
+        before, part, _ = t.segments(x[axis], [start, taken, size - start - taken], call.node)
         t.notes[call.node] = [before, part]
     elif size % step == 0 and taken == size // step and start < step:
-        part, inner = split_product(x[axis], [taken, step])
+        part, inner = t.factors(x[axis], [taken, step], call.node)
         t.freeze(inner, "order", "its units are taken by their place", call.node)
     else:
         raise Conflict(f"a slice of every {step}-th of {size} units")
@@ -64,7 +64,7 @@ def narrow(t: Tracer, call: Call) -> None:
     axis, start, length = call["dim"] % len(x), int(call["start"]), int(call["length"])
     size = x[axis].root().size
     start = start + size if start < 0 else start
-    before, part, _ = split_concat(x[axis], [start, length, size - start - length])
+    before, part, _ = t.segments(x[axis], [start, length, size - start - length], call.node)
     t.notes[call.node] = [before, part]
     t.set(call, [*x[:axis], part, *x[axis + 1 :]])
 
@@ -101,7 +101,7 @@ def glu(t: Tracer, call: Call) -> None:
     x = t.of(call.first)
     axis = call["dim"] % len(x)
     half = x[axis].root().size // 2
-    a, b = split_concat(x[axis], [half, half])
+    a, b = t.segments(x[axis], [half, half], call.node)
     t.tie(a, b, call.node)
     t.set(call, [*x[:axis], a, *x[axis + 1 :]])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..dims import Dim, product, split_product
+from ..dims import Dim, product
 from ..trace import Call, Dims, Tracer
 
 KERNEL = ("kernel", "a kernel's extent")
@@ -38,8 +38,8 @@ def conv(t: Tracer, call: Call) -> None:
     elif weight[1].root().size == 1 and channels.root().size == out.root().size:
         t.tie(channels, out, call.node)
     else:
-        inner = split_product(channels, [groups, channels.root().size // groups])
-        outer = split_product(out, [groups, out.root().size // groups])
+        inner = t.factors(channels, [groups, channels.root().size // groups], call.node)
+        outer = t.factors(out, [groups, out.root().size // groups], call.node)
         t.tie(inner[0], outer[0], call.node)
         t.tie(inner[1], weight[1], call.node)
     _finish(t, call, x, at, out)
@@ -53,9 +53,9 @@ def conv_transpose(t: Tracer, call: Call) -> None:
     if groups == 1:
         out = weight[1]
     else:
-        inner = split_product(channels, [groups, channels.root().size // groups])
+        inner = t.factors(channels, [groups, channels.root().size // groups], call.node)
         out = Dim(groups * weight[1].root().size)
-        outer = split_product(out, [groups, weight[1].root().size])
+        outer = t.factors(out, [groups, weight[1].root().size], call.node)
         t.tie(inner[0], outer[0], call.node)
         t.tie(outer[1], weight[1], call.node)
     _finish(t, call, x, at, out)
@@ -89,7 +89,7 @@ def pad(t: Tracer, call: Call) -> None:
 def pixel_shuffle(t: Tracer, call: Call) -> None:
     """`pixel_shuffle(x (N, C*r*r, H, W), r)`."""
     x, r = t.of(call.first), int(call["upscale_factor"])
-    parts = split_product(x[-3], [x[-3].root().size // (r * r), r * r])
+    parts = t.factors(x[-3], [x[-3].root().size // (r * r), r * r], call.node)
     for dim in (parts[1], *x[-2:]):
         t.freeze(dim, *SPACE, call.node)
     t.set(call, [*x[:-3], parts[0], *t.fixed(call.out.shape[-2:], *SPACE)])
@@ -106,7 +106,7 @@ def pixel_unshuffle(t: Tracer, call: Call) -> None:
 def channel_shuffle(t: Tracer, call: Call) -> None:
     """`channel_shuffle(x (N, groups*C, *), groups)` gives (N, C*groups, *)."""
     x, groups = t.of(call.first), int(call["groups"])
-    parts = split_product(x[1], [groups, x[1].root().size // groups])
+    parts = t.factors(x[1], [groups, x[1].root().size // groups], call.node)
     t.notes[call.node] = parts
     t.set(call, [x[0], product(parts[::-1]), *x[2:]])
 
@@ -123,7 +123,7 @@ def im2col(t: Tracer, call: Call) -> None:
 def col2im(t: Tracer, call: Call) -> None:
     """`fold`: (..., C*k*k, L) gives (..., C, H, W)."""
     x, channels = t.of(call.first), int(call.out.shape[-3])
-    parts = split_product(x[-2], [channels, x[-2].root().size // channels])
+    parts = t.factors(x[-2], [channels, x[-2].root().size // channels], call.node)
     t.freeze(parts[1], *KERNEL, call.node)
     t.freeze(x[-1], *SPACE, call.node)
     t.set(call, [*x[:-2], parts[0], *t.fixed(call.out.shape[-2:], *SPACE)])

@@ -29,8 +29,10 @@ def index(t: Tracer, call: Call) -> None:
     broadcast: Dims = [Dim(int(size)) for size in call.out.shape[start : start + rank]]
     for i in used:
         dims = t.of(indices[i])
-        if x[i].root().source is not None and _counts(indices[i]) and dims[0].size == x[i].size:
-            t.tie(dims[0], x[i], call.node)  # `x[arange(batch), …]`: one of each
+        if _counts(indices[i]):  # `x[arange(n), …]` takes one of each: if n is the batch, it stays so
+            for dim in dims:
+                if dim.size == x[i].size > 1:
+                    t.tie(dim, x[i], call.node)
         for k in range(1, len(dims) + 1):
             if dims[-k].root().size == broadcast[-k].root().size:
                 t.tie(broadcast[-k], dims[-k], call.node)
@@ -39,7 +41,14 @@ def index(t: Tracer, call: Call) -> None:
 
 
 def _counts(node: Node) -> bool:
-    return getattr(node.target, "_opname", "") == "arange"
+    """Tell whether an index is an `arange` from 0, perhaps with more dimensions of size 1."""
+    names = ("unsqueeze", "view", "reshape", "to", "_to_copy", "expand")
+    while getattr(node.target, "_opname", "") in names and isinstance(node.args[0], Node):
+        node = node.args[0]
+    if getattr(node.target, "_opname", "") != "arange":
+        return False
+    call = Call(node)
+    return not call.get("start") and (call.get("step") or 1) == 1
 
 
 def index_select(t: Tracer, call: Call) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..dims import Dim, split_product
+from ..dims import Dim
 from ..trace import Call, Tracer
 
 Size = Callable[[Dim], Any]
@@ -36,7 +36,7 @@ def group_norm(t: Tracer, call: Call) -> None:
     x = t.of(call["input"])
     groups = int(call["num_groups"])
     if groups > 1:
-        t.notes[call.node] = split_product(x[1], [groups, x[1].root().size // groups])
+        t.notes[call.node] = t.factors(x[1], [groups, x[1].root().size // groups], call.node)
     for name in ("weight", "bias"):
         if call.get(name) is not None:
             t.tie(x[1], t.of(call[name])[0], call.node)

@@ -1,0 +1,69 @@
+"""Techniques as text: ``width,depth`` or ``width(kinds=('width', 'stream')),depth(least=0.25)``.
+
+A technique's signature is its configuration, so the command line needs no options of its own for its fields.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Sequence
+
+from .. import catalog
+from ..checks import PliantError, unknown
+from ..technique import Elastic
+
+_EXAMPLE = "such as width,depth or width(ratios=(0.5, 1.0)),depth"
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Split a list of techniques at its outer commas, each in a normal form.
+
+    Raises:
+        PliantError: it is no such list.
+    """
+    try:
+        found = ast.parse(f"[{text}]", mode="eval").body
+    except SyntaxError as error:
+        raise PliantError(f"cannot read the choices {text!r} ({error.msg}); give names, {_EXAMPLE}") from error
+    assert isinstance(found, ast.List)
+    return tuple(ast.unparse(node) for node in found.elts)
+
+
+def elastic(specs: Sequence[str]) -> list[Elastic]:
+    """Return the techniques that the texts name, fields included.
+
+    Raises:
+        UnknownNameError: no such technique or field; the nearest is offered.
+        PliantError: the technique adds no choices, or the text cannot be read.
+    """
+    return [_technique(spec) for text in specs for spec in split(text)]
+
+
+def _technique(spec: str) -> Elastic:
+    node = ast.parse(spec, mode="eval").body
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    if not isinstance(call.func, ast.Name) or call.args or any(word.arg is None for word in call.keywords):
+        raise PliantError(f"cannot read the choice {spec!r}: give a name, and fields by name, {_EXAMPLE}")
+    name = call.func.id
+    kind = catalog.load(name)
+    if not issubclass(kind, Elastic):
+        raise PliantError(
+            f"{name!r} is a technique of kind {catalog.kind_of(name)!r}, which adds no choices to a family; "
+            f"choose from {', '.join(catalog.names('elastic'))}"
+        )
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    fields = {}
+    for word in call.keywords:
+        if word.arg not in known:
+            raise unknown(f"field of {name}", str(word.arg), known)
+        try:
+            fields[str(word.arg)] = ast.literal_eval(word.value)
+        except ValueError as error:
+            raise PliantError(
+                f"cannot read the value of {word.arg!r} in {spec!r}: give a plain Python value"
+            ) from error
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise PliantError(f"{spec} does not fit: {error}") from error

@@ -1,0 +1,262 @@
+"""The family: its largest member is the user's network, a member is what ships, and training a member stays in it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import pliant
+from pliant.checks import NoEffectWarning, PliantError, UnknownNameError, VerificationError, WrongShapeError
+from pliant.family import Family, at
+from pliant.techniques.elastic.depth import Depth
+from pliant.techniques.elastic.width import Width
+from tests.family.nets import (
+    Answer,
+    Branches,
+    ConvNet,
+    Gpt,
+    HardCoded,
+    HardCodedNorm,
+    Structured,
+    TorchAttention,
+    Twice,
+    ViT,
+    images,
+    tokens,
+    vectors,
+)
+
+ALL = Width(multiple=4, kinds=("width", "heads", "stream", "head_width"))
+DEEP: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    "convnet": (ConvNet, images),
+    "vit": (ViT, lambda: vectors(3, 4, 6)),
+    "gpt": (Gpt, tokens),
+}
+FLAT: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    "branches": (Branches, lambda: vectors(4, 8)),
+    "twice": (Twice, lambda: vectors(4, 8)),
+}
+GRAPH: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    "hard-coded": (HardCoded, lambda: vectors(3, 4, 16)),
+    "hard-coded with statistics": (HardCodedNorm, lambda: vectors(3, 3, 4, 4)),
+    "torch attention": (TorchAttention, lambda: vectors(3, 4, 16)),
+}
+EVERY = DEEP | FLAT | GRAPH
+
+
+def make(name: str) -> tuple[Family, Tensor]:
+    kind, inputs = EVERY[name]
+    x = inputs()
+    return Family(kind(), (x,), [ALL, Depth()] if name in DEEP else [ALL]), x
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_largest_member_is_the_users_network_bit_for_bit(name: str) -> None:
+    kind, inputs = EVERY[name]
+    model, x = kind().eval(), inputs()
+    before = model(x)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    family = Family(model, (x,), [ALL])
+    assert family.member(family.space.largest()) is model
+    assert torch.equal(model(x), before)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_extracted_network_equals_its_member_exactly(name: str, rng: Random) -> None:
+    family, x = make(name)
+    for config in (family.space.largest(), family.space.smallest(), *(family.space.sample(rng) for _ in range(3))):
+        alone = family.extract(config)
+        member = family.ready(config)
+        with torch.no_grad():
+            assert torch.equal(alone(x), member(x))
+            assert alone(x[:1]).shape[0] == 1  # the batch is free
+        own = {p.untyped_storage().data_ptr() for p in family.parameters()}
+        assert not own & {p.untyped_storage().data_ptr() for p in alone.parameters()}
+        if name not in GRAPH:
+            assert type(alone) is type(family.model)
+            copy.deepcopy(alone)
+    family.model.train()
+    family.extract(family.space.largest())
+    assert family.model.training
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_both_forms_agree(name: str, rng: Random) -> None:
+    family, _ = make(name)
+    assert family.form == ("graph" if name in GRAPH else "module")
+    for _ in range(3):
+        assert family.verify(family.space.sample(rng)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_step_through_a_member_changes_no_weight_outside_it(name: str, rng: Random) -> None:
+    family, x = make(name)
+    optimizer = torch.optim.SGD(family.parameters(), lr=0.5)
+    for config in (family.space.smallest(), family.space.sample(rng)):
+        slicing = family.draft(config).slicing()
+        gone = tuple(f"{block.name}." for block in slicing.dropped)
+        before = {key: p.detach().clone() for key, p in family.model.named_parameters()}
+        optimizer.zero_grad()
+        family.member(config)(x).square().sum().backward()
+        optimizer.step()
+        changed = 0
+        for key, parameter in family.model.named_parameters():
+            inside = torch.zeros(parameter.shape, dtype=torch.bool)
+            if not (gone and key.startswith(gone)):
+                picks = slicing.picks(key) or (None,) * parameter.dim()
+                kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in zip(picks, parameter.shape)]
+                inside[torch.meshgrid(*kept, indexing="ij")] = True
+            assert torch.equal(parameter[~inside], before[key][~inside]), key
+            changed += int((parameter != before[key]).sum())
+        assert changed
+
+
+def test_members_are_kept_and_configs_are_checked() -> None:
+    family, _ = make("vit")
+    small = family.space.smallest()
+    assert family.member(small) is family.member(dict(small))
+    with pytest.raises(UnknownNameError, match="did you mean 'blocks.0.width'"):
+        family.member({**small, "blocks.0.widht": 8})
+    with pytest.raises(UnknownNameError, match="'blocks.0.width'.*9"):
+        family.member({**small, "blocks.0.width": 9})
+    with pytest.raises(WrongShapeError, match="no option for 'blocks.depth'"):
+        family.member({name: option for name, option in small.items() if name != "blocks.depth"})
+
+
+def test_a_technique_that_finds_nothing_says_so_where_it_was_asked_for() -> None:
+    with pytest.warns(NoEffectWarning, match=r"Depth\(.*nothing to bend") as caught:
+        Family(Branches(), (vectors(4, 8),), [ALL, Depth()])
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_two_techniques_must_not_offer_the_same_choice() -> None:
+    with pytest.raises(PliantError, match=r"two techniques offer a choice named 'a.width'.*pliant.at"):
+        Family(Branches(), (vectors(4, 8),), [Width(multiple=4), Width(multiple=2)])
+    family = Family(Branches(), (vectors(4, 8),), [at("a*", Width(multiple=4)), at("b*", Width(multiple=12))])
+    assert {choice.name: choice.options for choice in family.space.choices} == {
+        "a.width": (4, 8, 12, 16),
+        "b.width": (12, 24),
+    }
+
+
+def test_a_technique_may_be_placed_on_a_part() -> None:
+    model, x = ConvNet(blocks=4), images()
+    family = Family(model, (x,), [at("blocks.[12]", Depth(least=0)), at("blocks.0.*", ALL)])
+    assert [choice.name for choice in family.space.choices] == ["blocks.depth", "blocks.0.width"]
+    assert family.space.choices[0].options == (0, 1, 2)
+    assert family.member(family.space.largest()) is model
+    for depth, gone in ((2, []), (1, ["blocks.2"]), (0, ["blocks.2", "blocks.1"])):
+        slicing = family.draft({"blocks.depth": depth, "blocks.0.width": 16}).slicing()
+        assert [block.name for block in slicing.dropped] == gone
+    with pytest.raises(UnknownNameError, match="no part named 'block.*'"):
+        Family(model, (x,), [at("block.*", Depth())])
+
+
+def test_constraints_hold_for_every_member() -> None:
+    family = Family(ConvNet(), (images(),), [ALL, Depth()], constraints=["blocks.depth <= 1", "stream >= 8"])
+    assert family.space.largest()["blocks.depth"] == 1
+    assert len(family.extract(family.space.largest())(images())) == 6
+    with pytest.raises(WrongShapeError, match="breaks 'blocks.depth <= 1"):
+        family.member({**family.space.largest(), "blocks.depth": 2})
+
+
+def test_modes_follow_the_family() -> None:
+    family, _ = make("convnet")
+    net = family.member(family.space.smallest())
+    assert net.training
+    family.model.eval()
+    assert not any(module.training for module in family.member(family.space.smallest()).modules())
+    family.model.train()
+    assert all(module.training for module in family.member(family.space.smallest()).modules())
+    assert not family.ready(family.space.smallest()).training
+    assert family.model.training
+
+
+def test_keywords_and_outputs_in_containers() -> None:
+    model, x, shift = Structured(), vectors(4, 8), vectors(4, 16)
+    family = Family(model, (x,), [ALL], {"shift": shift, "scale": 0.5})
+    config = family.space.smallest()
+    member, alone = family.member(config), family.extract(config)
+    answer = member(x, shift=shift, scale=0.5)
+    assert isinstance(answer, Answer)
+    for left, right in zip(
+        pytree.tree_leaves(answer), pytree.tree_leaves(alone(x, shift=shift, scale=0.5)), strict=True
+    ):
+        assert torch.equal(left, right)
+    (answer.logits.sum() + answer.parts["sum"][0].sum()).backward()
+    assert model.fc1.weight.grad is not None
+    assert float(model.fc1.weight.grad[:4].abs().sum()) > 0
+    assert float(model.fc1.weight.grad[4:].abs().sum()) == 0
+
+
+@pytest.mark.parametrize("name", GRAPH)
+def test_members_in_graph_form_learn(name: str) -> None:
+    family, x = make(name)
+    goal = torch.randn(len(x), 3)
+    optimizer = torch.optim.Adam(family.parameters(), lr=0.01)
+    config, losses = family.space.smallest(), []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = (family.member(config)(x) - goal).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert torch.equal(family.extract(config)(x), family.ready(config)(x))
+
+
+def test_a_network_without_weights_can_be_analysed_and_bent() -> None:
+    with torch.device("meta"):
+        model = Gpt()
+    x = tokens()
+    analysis = pliant.analyze(model, (x,))
+    family = Family(model, (x,), [ALL, Depth()], analysis=analysis)
+    assert family.space.to_json() == make("gpt")[0].space.to_json()
+    small = family.member(family.space.smallest())
+    assert small.head.weight.shape == (11, 4)
+    assert all(p.is_meta for p in small.parameters())
+
+
+def test_a_network_that_draws_random_numbers_is_refused() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.a(x)) + torch.rand(16))
+
+    with pytest.raises(VerificationError, match="does its forward draw random numbers"):
+        Family(Noisy(), (vectors(4, 8),), [ALL])
+
+
+def test_analysing_leaves_the_random_state_alone() -> None:
+    model = Twice()
+    before = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoEffectWarning)
+        family = Family(model, (vectors(4, 8),), [ALL])
+    family.extract(family.space.smallest())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_moving_the_model_takes_the_members_with_it() -> None:
+    family, x = make("convnet")
+    config = family.space.smallest()
+    family.member(config)
+    family.model.double()
+    alone = family.extract(config)
+    assert {t.dtype for t in alone.state_dict().values() if t.is_floating_point()} == {torch.float64}
+    assert torch.equal(alone(x.double()), family.ready(config)(x.double()))
+    any_: Any = family.member(config)
+    assert any_.stem.weight.dtype == torch.float64

@@ -1,0 +1,38 @@
+"""Techniques as text: what is read, and what each mistake is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pliant import catalog
+from pliant.checks import PliantError, UnknownNameError
+from pliant.runs.spec import elastic, split
+
+
+def test_names_and_fields_are_read() -> None:
+    width, depth = elastic(["width(ratios=(0.5, 1.0), kinds=('width', 'stream')), depth"])
+    assert repr(width) == "Width(ratios=(0.5, 1.0), multiple=8, kinds=('width', 'stream'))"
+    assert depth == catalog.load("depth")()
+
+
+def test_a_list_and_one_text_mean_the_same() -> None:
+    assert elastic(["width", "depth(least=0.25)"]) == elastic(["width,depth(least=0.25)"])
+    assert split("width ,depth( least = 0.25 )") == ("width", "depth(least=0.25)")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("widht", UnknownNameError, "did you mean 'width'"),
+        ("width(ratio=(1.0,))", UnknownNameError, "did you mean 'ratios'"),
+        ("width(ratios=print(1))", PliantError, "plain Python value"),
+        ("width(", PliantError, "give names"),
+        ("width(0.5)", PliantError, "fields by name"),
+        ("nsga2", PliantError, "adds no choices"),
+        ("width(ratios=(2.0,))", PliantError, "at most 1"),
+        ("width(ratios=0.5)", PliantError, "does not fit"),
+    ],
+)
+def test_mistakes_get_one_clear_error(text: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        elastic([text])
