@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_written(saved: tuple[Family, Path], monkeypatch
     monkeypatch.setattr("safetensors.torch.save_file", refused)
     with torch.no_grad():
         family.model.head.weight.mul_(2)
-    with pytest.raises(PliantError, match="[Nn]o space left on .*free some space"):
+    with pytest.raises(PliantError, match="[Nn]o space left on"):
         family.save(folder)
     assert not list(folder.glob(".*"))
     Family.load(folder, ConvNet())

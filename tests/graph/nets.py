@@ -22,11 +22,10 @@ class Entry:
     kinds: frozenset[str]
     blocks: int
     graph: str = ""
-    drops_in_module_form: bool = True
 
 
-def _entry(name: str, make: Callable[[], Inputs], kinds: str, blocks: int, graph: str = "", **more: Any) -> Entry:
-    return Entry(name, make, frozenset(kinds.split()), blocks, graph, **more)
+def _entry(name: str, make: Callable[[], Inputs], kinds: str, blocks: int, graph: str = "") -> Entry:
+    return Entry(name, make, frozenset(kinds.split()), blocks, graph)
 
 
 def _vision(name: str, size: int = 32, **options: Any) -> Callable[[], Inputs]:
@@ -116,6 +115,7 @@ class Tied(nn.Module):
 
 _TEXT = {"num_hidden_layers": 2, "vocab_size": 100, "max_position_embeddings": 32}
 _HEADS = "stream width heads head_width"
+_PACKED = "nn.MultiheadAttention wants its width to be heads x head width"
 _LITERAL = "torchvision's functional attention derives the head width from the stream"
 
 ZOO = [
@@ -124,16 +124,20 @@ ZOO = [
     _entry("densenet121", _vision("densenet121"), "width", 0),
     _entry("convnext_tiny", _vision("convnext_tiny", 64), "stream width", 18),
     _entry("shufflenet", _vision("shufflenet_v2_x0_5"), "width", 0, "chunk(2) halves two branches of unequal widths"),
-    _entry("torchvision vit", _vision("vit_b_32", 64, image_size=64), _HEADS, 12, "nn.MultiheadAttention wants embed_dim = heads x width"),
+    _entry("torchvision vit", _vision("vit_b_32", 64, image_size=64), _HEADS, 12, _PACKED),
     _entry("torchvision swin", _vision("swin_t", 64), _HEADS, 12, _LITERAL),
     _entry("timm vit", _timm("vit_tiny_patch16_224", 32, img_size=32, depth=3), _HEADS, 3),
     _entry("timm mixer", _timm("mixer_s16_224", 32, img_size=32), "stream width", 3),
-    _entry("timm swin", _timm("swin_tiny_patch4_window7_224", 56, img_size=56, depths=(1, 1, 2, 1), embed_dim=48), _HEADS, 2),
+    _entry(
+        "timm swin",
+        _timm("swin_tiny_patch4_window7_224", 56, img_size=56, depths=(1, 1, 2, 1), embed_dim=48), _HEADS, 2,
+    ),
     _entry(
         "hf vit",
         _transformer(
             "ViTForImageClassification", "ViTConfig",
-            {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32, "patch_size": 8},
+            {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+             "image_size": 32, "patch_size": 8},
             lambda: {"pixel_values": torch.randn(2, 3, 32, 32)},
         ), _HEADS, 2,
     ),
@@ -141,7 +145,8 @@ ZOO = [
         "gpt2",
         _transformer(
             "GPT2LMHeadModel", "GPT2Config",
-            {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 32, "bos_token_id": 1, "eos_token_id": 2},
+            {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 32,
+             "bos_token_id": 1, "eos_token_id": 2},
             lambda: {"input_ids": _ids(), "use_cache": False},
         ), _HEADS, 2,
     ),

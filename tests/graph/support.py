@@ -30,6 +30,9 @@ class Tiny(nn.Module):
             else:
                 self.register_buffer(name, part)
 
+    def __getattr__(self, name: str) -> Any:  # the parts, whatever they are
+        return super().__getattr__(name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(self, *args, **kwargs)
 

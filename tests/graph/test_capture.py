@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,8 @@ def test_hooks_and_modes_are_left_as_they_were() -> None:
 
 
 def test_a_single_tensor_may_stand_for_the_arguments() -> None:
-    assert len(capture(nn.Linear(5, 2), torch.randn(2, 5)).args) == 1
+    example: Any = torch.randn(2, 5)
+    assert len(capture(nn.Linear(5, 2), example).args) == 1
 
 
 @dataclass
@@ -118,7 +120,7 @@ def test_regions_are_opened_and_the_gradient_mode_is_restored() -> None:
     x = torch.randn(3, 5)
     analysis = check(net, x)
     assert sizes(analysis) == [8]
-    graph = sliced_copy(net, Slicing(analysis, {analysis.axes[0].name: 4}), "graph")
+    graph: Any = sliced_copy(net, Slicing(analysis, {analysis.axes[0].name: 4}), "graph")
     graph(x).sum().backward()
     assert torch.is_grad_enabled()
     assert graph.a.weight.grad is not None

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from pliant.graph import Analysis
 from pliant.graph.dims import (
-    Conflict, Dim, Reason, atoms, concat, flat, freeze, product, regroup, split_concat, split_product, unify,
+    Conflict,
+    Dim,
+    Reason,
+    atoms,
+    concat,
+    flat,
+    freeze,
+    product,
+    regroup,
+    split_concat,
+    split_product,
+    unify,
 )  # fmt: skip
 from pliant.graph.nouns import Axis
 from pliant.graph.slicing import Slicing
@@ -192,7 +203,8 @@ def test_refinements_keep_sizes_and_picks_are_index_arithmetic(size: int, seed: 
         terms = [one, two, concat([one, two]), product([one, Dim(3), two])]
     except Conflict:
         terms = [one, two]
-    named, keep = {}, {}
+    named: dict[str, Dim] = {}
+    keep: dict[str, list[int]] = {}
     for term in terms:
         for atom in atoms(term):
             if atom.size > 1 and atom.reason is None and atom not in named.values():

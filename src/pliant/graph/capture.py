@@ -208,6 +208,12 @@ def _module_of(model: nn.Module, error: BaseException) -> str:
     return found
 
 
+def _place(model: nn.Module, error: BaseException) -> str:
+    module, line = _module_of(model, error), _user_line(error)
+    parts = ([f"in module {module!r}"] if module else []) + ([f"at {line}"] if line else [])
+    return f"\n  {', '.join(parts)}" if parts else ""
+
+
 def _explain(model: nn.Module, args: Any, kwargs: Any, error: Exception) -> Exception:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     shapes = pytree.tree_map(
@@ -217,16 +223,15 @@ def _explain(model: nn.Module, args: Any, kwargs: Any, error: Exception) -> Exce
         with torch.no_grad():
             model(*args, **kwargs)
     except Exception as plain:  # noqa: BLE001  (whatever the user's code raises is what the message tells)
-        where = _user_line(plain)
         return WrongShapeError(
             f"the model does not run on the example arguments {shapes[0]} {shapes[1] or ''}: "
             f"{type(plain).__name__}: {str(plain).strip().splitlines()[0] if str(plain).strip() else ''}"
-            + (f"\n  in module {_module_of(model, plain)!r}, at {where}" if where else "")
+            + _place(model, plain)
             + "\n  give arguments with which model(*args, **kwargs) works"
         )
     return CaptureError(
         f"torch.export cannot capture this model: {first}"
-        f"\n  in module {_module_of(model, error)!r}, at {_user_line(error) or 'an unknown line'}"
+        f"{_place(model, error)}"
         "\n  what helps: replace Python control flow on tensor values by torch.where or torch.cond, "
         "or analyse the submodule that holds the weights"
     )

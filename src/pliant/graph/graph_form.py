@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +34,17 @@ _MODES = {
 }
 
 
+@dataclass(frozen=True)
+class _Structure:
+    """How the arguments and the outputs nest; copies of a network share it."""
+
+    inputs: Any
+    outputs: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Structure:
+        return self
+
+
 class GraphNet(nn.Module):
     """A network that runs a captured graph; its parameters and buffers bear their original names."""
 
@@ -47,19 +59,20 @@ class GraphNet(nn.Module):
         scope: dict[str, Any] = dict(code.globals)
         exec(compile(code.src, "<pliant graph form>", "exec"), scope)
         self._run = scope["forward"]
-        self._in_spec, self._out_spec = in_spec, out_spec
+        self._structure = _Structure(in_spec, out_spec)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph on arguments of the same structure as the example's."""
+        wanted = self._structure.inputs
         if kwargs:
-            order = self._in_spec.child(1).context if self._in_spec.num_children > 1 else []
+            order = wanted.child(1).context if wanted.num_children > 1 else []
             kwargs = {name: kwargs[name] for name in [*(order or []), *kwargs] if name in kwargs}
         flat, spec = pytree.tree_flatten((args, kwargs))
-        if spec != self._in_spec:
+        if spec != wanted:
             raise WrongShapeError(
-                f"this network was captured with arguments {self._in_spec}; got {spec}: call it with the same ones"
+                f"this network was captured with arguments {wanted}; got {spec}: call it with the same ones"
             )
-        return pytree.tree_unflatten(self._run(self, *flat), self._out_spec)
+        return pytree.tree_unflatten(self._run(self, *flat), self._structure.outputs)
 
 
 def _register(root: nn.Module, name: str, tensor: Tensor) -> None:

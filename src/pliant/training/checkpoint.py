@@ -42,7 +42,7 @@ def save_checkpoint(
     write_tensors(path, tensors, {"pliant": json.dumps(header)})
     for old in sorted(folder.glob(_NAME.replace("{:08d}", "*")))[:-2]:
         old.unlink(missing_ok=True)
-    for left in folder.glob(f".{_NAME.replace('{:08d}', '*')}.*.tmp"):  # of a process that was killed while writing
+    for left in folder.glob(".checkpoint-*.tmp*"):  # of a process that was killed while writing
         left.unlink(missing_ok=True)
     return path
 

@@ -73,8 +73,7 @@ def test_the_same_size_by_coincidence_is_not_tied() -> None:
 
 def test_a_batch_of_the_size_of_an_axis() -> None:
     net = _net(lambda s, h: (h.t() @ h / 100 + h.mean(0)) @ h.t() @ h)
-    analysis = check(net, torch.randn(8, 5), mask=False, batch=False)
-    assert 8 in sizes(analysis) or "structure" in codes(analysis)
+    assert sizes(check(net, torch.randn(8, 5), mask=False, batch=False)) == [], "the axis is an output's rows"
 
 
 def test_a_gram_matrix_flattened() -> None:
@@ -128,7 +127,7 @@ def test_a_fourier_transform_is_kept() -> None:
 
 def test_type_as_and_to_follow_the_first_argument_alone() -> None:
     net = Tiny(
-        lambda s, x: s.c((h := s.a(x).relu()).type_as(g := s.b(x)).to(g)) + s.d(g.relu()),
+        lambda s, x: s.c(s.a(x).relu().type_as(g := s.b(x)).to(g)) + s.d(g.relu()),
         a=nn.Linear(5, 8), b=nn.Linear(5, 8), c=nn.Linear(8, 2), d=nn.Linear(8, 2),
     )  # fmt: skip
     assert sizes(check(net, _x())) == [8, 8]
@@ -155,8 +154,9 @@ def test_branches_of_cond_are_kept_and_run() -> None:
     assert sizes(analysis) == []
     assert "operation" in codes(analysis)
     got = outputs(sliced_copy(net, Slicing(analysis), "graph"), (x,), {})
-    wanted = net.b((h := net.a(x).relu()) * 2 if float(net.a(x).relu().sum()) > 0 else h - 1)
-    assert difference(got, [wanted.detach()]) < 1e-6
+    with torch.no_grad():
+        wanted = net.b(net.a(x).relu() * 2)
+    assert difference(got, [wanted]) < 1e-6
 
 
 def test_a_rule_that_fails_costs_compression_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,6 @@ def test_addmm_ties_its_bias() -> None:
 
 def test_baddbmm() -> None:
     net = Tiny(
-        lambda s, x: torch.bmm(torch.baddbmm(s.c, x, s.a.expand(x.shape[0], -1, -1)).relu(), s.b.repeat(x.shape[0], 1, 1)),
         c=weight(1, 1, 8), a=weight(1, 6, 8), b=weight(1, 8, 3),
     )  # fmt: skip
     assert sizes(check(net, torch.randn(4, 5, 6), batch=False)) == [8]
@@ -51,7 +50,9 @@ def test_baddbmm() -> None:
 
 def test_einsum_with_letters_ellipsis_and_an_implicit_result() -> None:
     net = Tiny(
-        lambda s, x: torch.einsum("bi,io", torch.einsum("...h,hi->...i", torch.einsum("bi,hi->bh", x, s.a).relu(), s.b), s.c),
+        lambda s, x: torch.einsum(
+            "bi,io", torch.einsum("...h,hi->...i", torch.einsum("bi,hi->bh", x, s.a).relu(), s.b), s.c
+        ),
         a=weight(9, 6), b=weight(9, 8), c=weight(8, 3),
     )  # fmt: skip
     analysis = check(net, torch.randn(4, 6))

@@ -15,7 +15,7 @@ def _conv(norm: nn.Module) -> Tiny:
     "norm", [nn.BatchNorm2d(12), nn.InstanceNorm2d(12, affine=True), nn.BatchNorm2d(12, affine=False)]
 )
 def test_norms_of_single_channels(norm: nn.Module) -> None:
-    mask = norm.affine
+    mask = bool(norm.affine)
     assert sizes(check(_conv(norm), torch.randn(3, 3, 4, 4), mask=mask)) == [12]
 
 

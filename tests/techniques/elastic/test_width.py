@@ -71,7 +71,7 @@ def test_a_wrong_multiple_is_refused() -> None:
 def test_smaller_members_are_prefixes_of_larger_ones() -> None:
     family = Family(ConvNet(), (images(),), [Width(multiple=4, kinds=("width", "stream"))])
     full = family.space.largest()
-    small, large = family.member(full | {"blocks.0.width": 4}), family.member(full | {"blocks.0.width": 12})
+    small, large = (family.member({**full, "blocks.0.width": width}) for width in (4, 12))
     wide, narrow = large.blocks[0].conv1.weight, small.blocks[0].conv1.weight
     assert narrow.shape == (4, 16, 3, 3)
     assert torch.equal(narrow, wide[:4])

@@ -54,7 +54,14 @@ class Depth(Elastic):
             raise unknown("order of removal", self.order, ("last", "first", "spread"))
 
     def choices(self, analysis: Analysis) -> Sequence[Choice]:
-        """Return one choice per run of blocks, or per block."""
+        """Return one choice per run of blocks, or per block.
+
+        Raises:
+            UnknownNameError: the order names a block that is not there.
+        """
+        if not isinstance(self.order, str):
+            for name in self.order:
+                analysis.block(name)
         if self.per_block:
             return tuple(Choice(f"{block.name}.keep", (False, True)) for block in analysis.blocks)
         found = []
