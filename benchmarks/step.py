@@ -1,8 +1,10 @@
 """A training step of a member against the same network extracted and standing alone.
 
 Forward, loss, backward and the clearing of gradients (``set_to_none``) count: at most 1.05x where all the member's
-tensors are views, 1.15x where some are gathered. Beside it, without a limit, the same with an optimizer step on the
-member's own elements: for the member the optimizer is the family's and steps on every weight of the family.
+tensors are views, 1.15x where some are gathered. Beside it, without a limit, the same with a step of SGD with momentum:
+the family's optimizer steps on every weight of the family, that of the network alone on its own weights only.
+
+Arguments: names of networks (``digits``, ``vit_s``), and numbers of threads (``1``, ``2``); all by default.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pliant import Depth, Family, Width
-from pliant.measure.timing import interleave, torch_threads
+from pliant.measure.timing import torch_threads
 
+from ._clocks import against
 from ._figures import Figure, ratio
 from ._networks import digits_vit, vit_s
 
 BATCH = 64
-REPEATS = 20
+REPEATS = {"digits": 60, "vit_s": 20}
 VIEWS, GATHERS = 1.05, 1.15
+NETWORKS = {"digits": (digits_vit, 10), "vit_s": (vit_s, 100)}
 
 # A member by the share of each kind of axis that stays, and of the blocks.
 MEMBERS: Mapping[str, Mapping[str, float]] = {
@@ -51,13 +55,12 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     figures = []
-    for name, make, classes in (("digits ViT", digits_vit, 10), ("ViT-S", vit_s, 100)):
-        if arguments and name not in arguments:
-            continue
+    for name in [argument for argument in arguments if argument in NETWORKS] or NETWORKS:
+        make, classes = NETWORKS[name]
         net, (inputs,) = make(BATCH)
-        family = Family(net, (inputs[:2],), [Width(), Depth()])
+        family = Family(net, (inputs[:2],), [Width(kinds=("width", "heads", "stream")), Depth()])
         targets = torch.randint(0, classes, (BATCH,))
-        for threads in (1, 2):
+        for threads in [int(argument) for argument in arguments if argument.isdigit()] or (1, 2):
             with torch_threads(threads):
                 for what, shares in MEMBERS.items():
                     figures += list(compare(family, config_of(family, shares), (inputs, targets), (name, what)))
@@ -71,8 +74,7 @@ def compare(
     family.forget()
     alone = family.extract(config).train()
     family.model.train()
-    gathered = sum(type(a).__name__ == "GatherAlias" for a in _aliases(family, config))
-    facts = {"threads": torch.get_num_threads(), "gathered": gathered}
+    gathered = _gathered(family, config)
 
     def member() -> None:
         family.model.zero_grad(set_to_none=True)
@@ -82,11 +84,13 @@ def compare(
         alone.zero_grad(set_to_none=True)
         step(alone, batch)
 
-    title = f"{names[0]}, {names[1]}"
-    own, other = interleave([member, standing_alone], REPEATS)
-    yield ratio(title, own, other, GATHERS if gathered else VIEWS, **facts)
-    own, other = interleave([_stepping(member, family.model), _stepping(standing_alone, alone)], REPEATS)
-    yield ratio(f"{title}, with SGD over the whole family", own, other, None, **facts)
+    title, threads, repeats = f"{names[0]}: {names[1]}", torch.get_num_threads(), REPEATS[names[0]]
+    facts = {"threads": threads, "gathered tensors": gathered}
+    times = against(member, standing_alone, repeats)
+    yield ratio(f"{title}, {threads} thread", *times, GATHERS if gathered else VIEWS, **facts)
+    if threads == 1:
+        times = against(_stepping(member, family.model), _stepping(standing_alone, alone), repeats)
+        yield ratio(f"{title}, 1 thread, with SGD", *times, None, **facts)
 
 
 def step(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
@@ -105,7 +109,7 @@ def _stepping(call: Callable[[], None], net: nn.Module) -> Callable[[], None]:
     return both
 
 
-def _aliases(family: Family, config: Mapping[str, Any]) -> list[Any]:
-    family.member(config)
-    _, aliases = family._members[family.space.check(config)]
-    return [*aliases.views, *aliases.gathers.values()]
+def _gathered(family: Family, config: Mapping[str, Any]) -> int:
+    """Return how many of a member's parameters are copies: they do not lie in the family's storage."""
+    shared = {p.untyped_storage().data_ptr() for p in family.parameters()}
+    return sum(p.untyped_storage().data_ptr() not in shared for p in family.member(config).parameters())

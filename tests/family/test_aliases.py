@@ -91,7 +91,8 @@ def expected(family: Family, config: Mapping[str, Any], x: Tensor) -> dict[str, 
 
 def gradients(family: Family) -> dict[str, Tensor]:
     return {
-        name: p.grad.clone() if p.grad is not None else torch.zeros_like(p) for name, p in family.model.named_parameters()
+        name: p.grad.clone() if p.grad is not None else torch.zeros_like(p)
+        for name, p in family.model.named_parameters()
     }
 
 

@@ -75,9 +75,7 @@ def test_the_most_important_units_come_first() -> None:
     family.prepare()
     rows = family.model.out.weight.abs().sum(0)
     assert rows[:4].mean() > rows[4:].mean()
-    scores = sum(
-        rows.abs().sum(1) / rows.abs().sum(1).mean() for rows in family.weight_views("first.width").values()
-    )
+    scores = sum(rows.abs().sum(1) / rows.abs().sum(1).mean() for rows in family.weight_views("first.width").values())
     assert isinstance(scores, Tensor)
     assert torch.equal(scores.argsort(descending=True, stable=True), torch.arange(16))
 

@@ -124,7 +124,9 @@ def test_in_graph_form_too() -> None:
         net = family.ready(config)
         named = dict(net.named_parameters())
         with torch.no_grad():
-            mean, var = by_hand([nn.functional.conv2d(x, named["conv.weight"], named["conv.bias"], padding=1) for x in inputs])
+            mean, var = by_hand(
+                [nn.functional.conv2d(x, named["conv.weight"], named["conv.bias"], padding=1) for x in inputs]
+            )
         assert torch.allclose(dict(net.named_buffers())["norm.running_mean"], mean, atol=1e-5)
         assert torch.allclose(dict(net.named_buffers())["norm.running_var"], var, rtol=1e-4)
     assert torch.equal(torch.get_rng_state(), random_state)

@@ -131,7 +131,11 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], type[PliantError], str]] = {
-    "no record": (lambda f: (f / "family.json").unlink(), CorruptFileError, "there is no family in .*family.json is mis"),
+    "no record": (
+        lambda f: (f / "family.json").unlink(),
+        CorruptFileError,
+        "there is no family in .*family.json is mis",
+    ),
     "no folder": (shutil.rmtree, CorruptFileError, "give the folder that save"),
     "half a record": (
         lambda f: (f / "family.json").write_text((f / "family.json").read_text()[:100]),

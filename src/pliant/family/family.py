@@ -241,7 +241,9 @@ class Family:
     def _extract(self, checked: Config) -> nn.Module:
         draft = self.draft(checked)
         member = self.ready(checked)
-        statistics = {self._canonical(n): b for n, b in member.named_buffers() if self._canonical(n) in self._statistics}
+        statistics = {
+            self._canonical(n): b for n, b in member.named_buffers() if self._canonical(n) in self._statistics
+        }
         slicing = draft.slicing()
 
         def supply(name: str) -> Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import import_module
 from typing import Any
 
 import torch
 
-from ..checks import PliantError
+from ..checks import PliantError, unknown
 from ..family.family import Family
+from ..graph.analysis import analyze
 from ..space.constraint import Constraint
 from ..tasks import Task
 from .spec import elastic
@@ -25,7 +26,11 @@ def default_choices() -> tuple[str, ...]:
 def build_family(task: Task, choices: Sequence[str], constraints: Sequence[str], seed: int) -> Family:
     """Make the task's network, seeded, and its family."""
     torch.manual_seed(seed)
-    family = Family(task.model(), task.example_args(), elastic(choices), constraints=on_choices(constraints))
+    model, args, techniques = task.model(), task.example_args(), elastic(choices)
+    analysis = analyze(model, args)
+    offered = {choice.name for technique in techniques for choice in technique.choices(analysis)}
+    mine = [text for text in constraints if _is_choice(text, offered)]
+    family = Family(model, args, techniques, constraints=mine, analysis=analysis)
     calibrate(family, task, seed)
     return family
 
@@ -35,17 +40,23 @@ def calibrate(family: Family, task: Task, seed: int) -> None:
     family.calibrate_with(task.batches(seed + _CALIBRATION_SEED))
 
 
-MEASURED = ("macs", "params", "bytes", "memory", "latency")
+def _is_choice(constraint: str, names: Container[str]) -> bool:
+    name = Constraint.parse(constraint).name
+    return name in names or "." in name  # a misspelt choice too: the space then says which is nearest
 
 
-def on_choices(constraints: Sequence[str]) -> list[str]:
-    """Return the constraints that speak about choices: those on measured values are the study's."""
-    return [text for text in constraints if "." in Constraint.parse(text).name]
+def on_measures(constraints: Sequence[str], family: Family) -> list[str]:
+    """Return the constraints that speak about measured values: the others were those of the family's space."""
+    names = {choice.name for choice in family.space.choices}
+    return [text for text in constraints if not _is_choice(text, names)]
 
 
-def on_measures(constraints: Sequence[str]) -> list[str]:
-    """Return the constraints that speak about measured values."""
-    return [text for text in constraints if "." not in Constraint.parse(text).name]
+def check_measures(constraints: Sequence[str], family: Family, error: str) -> None:
+    """Raise :class:`UnknownNameError` where a constraint names something that the search does not measure."""
+    known = (error, "macs", "params", "bytes")
+    for text in on_measures(constraints, family):
+        if Constraint.parse(text).name not in known:
+            raise unknown(f"choice or measured value (for the constraint '{text}')", Constraint.parse(text).name, known)
 
 
 def timing_args(task: Task, seed: int) -> tuple[Any, ...]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import catalog
 from ..checks import PliantError
 from ..family.family import Family
+from ..family.statistics import keeping_modes
 from ..measure import PeakMemory
+from ..measure.timing import torch_threads
 from ..report import Check
 from ..tasks import Task
 from ..technique import Recipe
 from ..training.step import TrainingStep
+from .build import check_measures, timing_args
 from .members import macs_of_one
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What the dry run found: the checks that passed, and the seconds and bytes to expect."""
+    """What the dry run found: the checks that passed, the threads to train with, the seconds and bytes to expect."""
 
     checks: tuple[Check, ...]
+    threads: int
     step_seconds: float
     evaluation_seconds: float
     memory_bytes: float
@@ -42,7 +49,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def dry_run(family: Family, task: Task, seed: int) -> DryRun:
+def dry_run(family: Family, task: Task, seed: int, constraints: Sequence[str] = ()) -> DryRun:
     """Try a training step, an evaluation, an extraction and the equality of both forms; leave everything as it was.
 
     Raises:
@@ -53,11 +60,11 @@ def dry_run(family: Family, task: Task, seed: int) -> DryRun:
             "nothing bends: no technique found a choice with more than one option in this network; "
             "`pliant analyze` lists what is kept fixed and why"
         )
-    random_state, weights = torch.get_rng_state(), {n: t.clone() for n, t in family.model.state_dict().items()}
-    try:
+    timing_args(task, seed)
+    with _undone(family):
         checks = _equality(family)
         batch = next(task.batches(seed))
-        step_seconds = min(_one_step(family, task, batch) for _ in range(2))
+        threads, step_seconds = _best_threads(family, task, batch)
         start = time.perf_counter()
         config = family.space.smallest()
         figures = task.evaluate(family.ready(config), "validation")
@@ -67,17 +74,30 @@ def dry_run(family: Family, task: Task, seed: int) -> DryRun:
         task.evaluate(family.ready(family.space.largest()), "validation")
         evaluation = (evaluation + time.perf_counter() - start) / 2
         checks += (Check("the task evaluates", True, ", ".join(f"{n} {v:.3g}" for n, v in figures.items())),)
+        check_measures(constraints, family, next(iter(figures)))
         memory = _memory(family, batch)
+    return DryRun(checks, threads, step_seconds, evaluation, memory)
+
+
+@contextmanager
+def _undone(family: Family) -> Iterator[None]:
+    """Put weights, statistics, modes and every random state back."""
+    weights = {name: tensor.clone() for name, tensor in family.model.state_dict().items()}
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with keeping_modes(family.model), torch.random.fork_rng(devices):
+            yield
     finally:
         family.model.load_state_dict(weights)
         family.model.zero_grad(set_to_none=True)
         family.forget()
-        torch.set_rng_state(random_state)
-    return DryRun(checks, step_seconds, evaluation, memory)
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
 
 
 def _equality(family: Family) -> tuple[Check, ...]:
-    rng = Random(0)
+    rng = random.Random(0)
     configs = [family.space.smallest(), *(family.space.sample(rng) for _ in range(2))]
     worst = max(family.verify(config) for config in configs)
     for config in configs:
@@ -88,6 +108,16 @@ def _equality(family: Family) -> tuple[Check, ...]:
         Check("both forms agree", worst <= 1e-5, f"largest difference {worst:.1e}, at most 1e-5 allowed"),
         Check("extracted networks equal their members", True, f"{len(configs)} tried, at most 1e-6 apart allowed"),
     )
+
+
+def _best_threads(family: Family, task: Task, batch: Any) -> tuple[int, float]:
+    """Return the number of torch threads with which a training step is fastest: small networks want one."""
+    times = {}
+    for threads in dict.fromkeys((1, torch.get_num_threads())):
+        with torch_threads(threads):
+            times[threads] = min(_one_step(family, task, batch) for _ in range(3))
+    best = min(times, key=lambda threads: times[threads])
+    return best, times[best]
 
 
 def _one_step(family: Family, task: Task, batch: Any) -> float:

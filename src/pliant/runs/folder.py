@@ -39,10 +39,12 @@ class RunFolder:
             )
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            if record["format"] != _FORMAT:
+            if int(record["format"]) != _FORMAT:
                 raise CorruptFileError(f"{file} has format {record['format']}, this version of Pliant reads {_FORMAT}")
             for needed in ("asked", "stages", "created"):
                 record[needed]
+        except CorruptFileError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptFileError(
                 f"{file} is damaged ({error}); restore it, or run again into another folder"
@@ -65,7 +67,7 @@ class RunFolder:
             found = cls.open(path)
             old, new = found.record["asked"], json.loads(json.dumps(dict(asked)))
             changed = [key for key in new if key not in free and old.get(key) != new[key]]
-            if changed:
+            if changed and found.record["stages"]:  # a run that ended before it made anything may be begun anew
                 what = "; ".join(f"{key} was {old.get(key)!r}, is now {new[key]!r}" for key in changed)
                 raise PliantError(
                     f"{path} holds another run: {what}. Give the same arguments to go on with it, or another --out"
@@ -75,7 +77,7 @@ class RunFolder:
             return found
         if path.is_file():
             raise PliantError(f"{path} is a file; give --out a folder")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(not _left_by_a_kill(file) for file in path.iterdir()):
             raise PliantError(f"{path} holds files that are not of a run; give --out a new or an empty folder")
         folder = cls(path, {"format": _FORMAT, "asked": dict(asked), "created": _now(), "stages": {}})
         folder.write()
@@ -102,6 +104,10 @@ class RunFolder:
         if finish:
             self.record["stages"][stage] = _now()
             self.write()
+
+
+def _left_by_a_kill(file: Path) -> bool:
+    return file.name.startswith(f".{Path(_NAME).stem}.") and ".tmp" in file.name
 
 
 def _now() -> str:

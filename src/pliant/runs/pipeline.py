@@ -12,6 +12,7 @@ import torch
 
 from ..family.family import Family
 from ..measure import Metric, machine
+from ..measure.timing import torch_threads
 from ..report import Check, Fixed, MemberRow, Phase, Point, ReportData, save, write_report
 from ..space.config import Config
 from ..study import Study, search
@@ -118,8 +119,10 @@ class _Run:
 
     def go(self) -> Result:
         family = self._family()
-        self._train(family)
-        study = self._search(family)
+        # A sum is another in another number of threads, so a run that goes on keeps the number that it began with.
+        with torch_threads(int(self.folder.record["training_threads"])):
+            self._train(family)
+            study = self._search(family)
         members = self._members(family, study)
         data = self._data(family, study, members)
         save(data, self.path / "report.json")
@@ -134,8 +137,9 @@ class _Run:
             if self.folder.done("dry run"):
                 self.checks = [Check(**check) for check in self.folder.record["checks"]]
                 return family
-            found = dry_run(family, plan.task, plan.seed)
+            found = dry_run(family, plan.task, plan.seed, plan.constraints)
             self.checks = list(found.checks)
+            self.folder.record["training_threads"] = found.threads
             self.folder.record["checks"] = [vars(check) for check in found.checks]
         self.folder.record["stages"]["dry run"] = self.folder.record["created"]
         self.folder.write()
@@ -184,7 +188,7 @@ class _Run:
                 objectives,
                 plan.budget,
                 storage=self.path / "study.db",
-                constraints=on_measures(plan.constraints),
+                constraints=on_measures(plan.constraints, family),
                 seed=plan.seed,
                 on_trial=told,
             )
@@ -205,8 +209,8 @@ class _Run:
         """Extract, export and time the reference and the members to show; the reference comes first."""
         plan = self.plan
         error = next(iter(study.directions))
-        largest = Config({choice.name: choice.largest for choice in family.space.choices})
-        network = family.model.eval()
+        largest = family.space.largest()  # the full network, or the largest member that the constraints allow
+        network = family.ready(largest)
         values = {
             error: plan.task.evaluate(network, "validation")[error],
             "macs": macs_of_one(family).measure(network).value,

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "unit": "%",
     "tolerance": 1.5,
     "budget": 60,
-    "quick": {"steps": 600, "budget": 24},
+    "quick": {"steps": 800, "budget": 24},
     "convnet": {"lr": 4e-3, "weight_decay": 0.02, "steps": 600},
 }
 

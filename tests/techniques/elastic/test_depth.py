@@ -108,7 +108,9 @@ def test_blocks_that_are_attributes_of_the_network_itself() -> None:
 
 
 def test_with_width_and_a_constraint() -> None:
-    family = Family(ConvNet(blocks=3), (images(),), [Width(multiple=4), Depth(least=0)], constraints=["blocks.depth >= 2"])
+    family = Family(
+        ConvNet(blocks=3), (images(),), [Width(multiple=4), Depth(least=0)], constraints=["blocks.depth >= 2"]
+    )
     assert family.space.smallest()["blocks.depth"] == 2
     config = Config({"blocks.0.width": 4, "blocks.1.width": 8, "blocks.2.width": 12, "blocks.depth": 2})
     net: Any = family.member(config)

@@ -88,7 +88,9 @@ def test_heads_of_a_fused_projection_keep_their_queries_keys_and_values() -> Non
 
 
 def test_constraints_speak_about_sizes() -> None:
-    family = Family(Gpt(), (tokens(),), [Width(multiple=4)], constraints=["blocks.0.width >= 16", "blocks.1.width <= 8"])
+    family = Family(
+        Gpt(), (tokens(),), [Width(multiple=4)], constraints=["blocks.0.width >= 16", "blocks.1.width <= 8"]
+    )
     assert family.space.smallest()["blocks.0.width"] == 16
     assert family.space.largest()["blocks.1.width"] == 8
 
