@@ -32,20 +32,20 @@ CASES: dict[str, Any] = {
 
 
 @cache
-def shared(name: str) -> tuple[Family, Tensor]:
+def shared(name: str) -> tuple[Any, Tensor]:
     """Return a family that tests of gradients use by turns: making one takes longer than most of them."""
     return family_of(name)
 
 
 @pytest.fixture(params=CASES)
-def taken(request: pytest.FixtureRequest) -> tuple[Family, Tensor]:
+def taken(request: pytest.FixtureRequest) -> tuple[Any, Tensor]:
     """A family of every kind, without gradients, in training mode."""
     family, x = shared(request.param)
     family.model.train().zero_grad(set_to_none=True)
     return family, x
 
 
-def family_of(name: str, **model: Any) -> tuple[Family, Tensor]:
+def family_of(name: str, **model: Any) -> tuple[Any, Tensor]:
     kind, inputs = CASES[name]
     choices: list[Any] = [Width(multiple=4, kinds=("width", "heads", "stream", "head_width"))]
     if name in ("convnet", "fused", "tied"):
@@ -60,7 +60,7 @@ def slicing_of(family: Family, config: Mapping[str, Any]) -> Slicing:
 
 def places(picks: Any, shape: Any) -> tuple[np.ndarray, ...]:
     """Return the open mesh of places that a member keeps of a tensor: an independent reading of its picks."""
-    return np.ix_(*(np.arange(size)[pick if pick is not None else slice(None)] for pick, size in zip(picks, shape)))
+    return np.ix_(*(np.arange(size)[pick if pick is not None else slice(None)] for pick, size in zip(picks, shape, strict=True)))
 
 
 def canonical(family: Family, net: nn.Module) -> dict[str, nn.Parameter]:
@@ -111,7 +111,7 @@ def learn(family: Family, config: Mapping[str, Any], x: Tensor) -> None:
     family.member(config)(x).square().sum().backward()
 
 
-def test_gradients_land_in_the_family_and_nowhere_else(taken: tuple[Family, Tensor], rng: Random) -> None:
+def test_gradients_land_in_the_family_and_nowhere_else(taken: tuple[Any, Tensor], rng: Random) -> None:
     family, x = taken
     for config in configs(family, rng):
         family.model.zero_grad(set_to_none=True)
@@ -120,7 +120,7 @@ def test_gradients_land_in_the_family_and_nowhere_else(taken: tuple[Family, Tens
         close(gradients(family), want)
 
 
-def test_gradients_of_members_add_up(taken: tuple[Family, Tensor], rng: Random) -> None:
+def test_gradients_of_members_add_up(taken: tuple[Any, Tensor], rng: Random) -> None:
     family, x = taken
     first, second, third = configs(family, rng)
     wanted = [expected(family, config, x) for config in (first, second, third, first)]
@@ -129,7 +129,7 @@ def test_gradients_of_members_add_up(taken: tuple[Family, Tensor], rng: Random) 
     close(gradients(family), {key: sum(each[key] for each in wanted) for key in wanted[0]})  # type: ignore[misc]
 
 
-def test_largest_between_smaller_ones(taken: tuple[Family, Tensor]) -> None:
+def test_largest_between_smaller_ones(taken: tuple[Any, Tensor]) -> None:
     family, x = taken
     small, large = family.space.smallest(), family.space.largest()
     wanted = [expected(family, small, x), expected(family, large, x)]
@@ -140,7 +140,7 @@ def test_largest_between_smaller_ones(taken: tuple[Family, Tensor]) -> None:
         close(gradients(family), {key: wanted[0][key] + wanted[1][key] for key in wanted[0]})
 
 
-def test_two_forwards_before_either_backward(taken: tuple[Family, Tensor], rng: Random) -> None:
+def test_two_forwards_before_either_backward(taken: tuple[Any, Tensor], rng: Random) -> None:
     family, x = taken
     first, second = family.space.smallest(), family.space.sample(rng)
     wanted = [expected(family, config, x) for config in (first, second)]
@@ -151,7 +151,7 @@ def test_two_forwards_before_either_backward(taken: tuple[Family, Tensor], rng: 
 
 
 @pytest.mark.parametrize("to_none", [True, False])
-def test_zero_grad_wherever_a_loop_calls_it(taken: tuple[Family, Tensor], to_none: bool) -> None:
+def test_zero_grad_wherever_a_loop_calls_it(taken: tuple[Any, Tensor], to_none: bool) -> None:
     family, x = taken
     optimizer = torch.optim.SGD(family.parameters(), lr=0.0)
     config = family.space.smallest()
@@ -190,7 +190,7 @@ def test_a_member_kept_by_the_caller_needs_no_second_request() -> None:
         optimizer.step()
 
 
-def test_an_optimizer_step_is_seen_by_every_member(taken: tuple[Family, Tensor], rng: Random) -> None:
+def test_an_optimizer_step_is_seen_by_every_member(taken: tuple[Any, Tensor], rng: Random) -> None:
     family, x = taken
     family.model.eval()
     members = {config: family.member(config) for config in configs(family, rng)}

@@ -52,7 +52,7 @@ GRAPH: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
 EVERY = DEEP | FLAT | GRAPH
 
 
-def make(name: str) -> tuple[Family, Tensor]:
+def make(name: str) -> tuple[Any, Tensor]:
     kind, inputs = EVERY[name]
     x = inputs()
     return Family(kind(), (x,), [ALL, Depth()] if name in DEEP else [ALL]), x
@@ -114,7 +114,7 @@ def test_a_step_through_a_member_changes_no_weight_outside_it(name: str, rng: Ra
             inside = torch.zeros(parameter.shape, dtype=torch.bool)
             if not (gone and key.startswith(gone)):
                 picks = slicing.picks(key) or (None,) * parameter.dim()
-                kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in zip(picks, parameter.shape)]
+                kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in zip(picks, parameter.shape, strict=True)]
                 inside[torch.meshgrid(*kept, indexing="ij")] = True
             assert torch.equal(parameter[~inside], before[key][~inside]), key
             changed += int((parameter != before[key]).sum())
@@ -125,11 +125,11 @@ def test_members_are_kept_and_configs_are_checked() -> None:
     family, _ = make("vit")
     small = family.space.smallest()
     assert family.member(small) is family.member(dict(small))
-    with pytest.raises(UnknownNameError, match="did you mean 'blocks.0.width'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'blocks.0.width'"):
         family.member({**small, "blocks.0.widht": 8})
-    with pytest.raises(UnknownNameError, match="'blocks.0.width'.*9"):
+    with pytest.raises(UnknownNameError, match=r"'blocks.0.width'.*9"):
         family.member({**small, "blocks.0.width": 9})
-    with pytest.raises(WrongShapeError, match="no option for 'blocks.depth'"):
+    with pytest.raises(WrongShapeError, match=r"no option for 'blocks.depth'"):
         family.member({name: option for name, option in small.items() if name != "blocks.depth"})
 
 
@@ -158,7 +158,7 @@ def test_a_technique_may_be_placed_on_a_part() -> None:
     for depth, gone in ((2, []), (1, ["blocks.2"]), (0, ["blocks.2", "blocks.1"])):
         slicing = family.draft({"blocks.depth": depth, "blocks.0.width": 16}).slicing()
         assert [block.name for block in slicing.dropped] == gone
-    with pytest.raises(UnknownNameError, match="no part named 'block.*'"):
+    with pytest.raises(UnknownNameError, match=r"no part named 'block.*'"):
         Family(model, (x,), [at("block.*", Depth())])
 
 
@@ -166,7 +166,7 @@ def test_constraints_hold_for_every_member() -> None:
     family = Family(ConvNet(), (images(),), [ALL, Depth()], constraints=["blocks.depth <= 1", "stream >= 8"])
     assert family.space.largest()["blocks.depth"] == 1
     assert len(family.extract(family.space.largest())(images())) == 6
-    with pytest.raises(WrongShapeError, match="breaks 'blocks.depth <= 1"):
+    with pytest.raises(WrongShapeError, match=r"breaks 'blocks.depth <= 1"):
         family.member({**family.space.largest(), "blocks.depth": 2})
 
 

@@ -27,7 +27,7 @@ CASES: dict[str, Any] = {
 }
 
 
-def make(name: str) -> tuple[Family, Tensor]:
+def make(name: str) -> tuple[Any, Tensor]:
     kind, inputs = CASES[name]
     model, x = kind(), inputs()
     for module in model.modules():
@@ -93,7 +93,7 @@ def test_optimizer_and_views_survive() -> None:
 
 def test_wrong_orders_are_refused() -> None:
     family, _ = make("branches")
-    with pytest.raises(UnknownNameError, match="no axis named 'a.widht'; did you mean 'a.width'"):
+    with pytest.raises(UnknownNameError, match=r"no axis named 'a.widht'; did you mean 'a.width'"):
         family.permute({"a.widht": list(range(16))})
     with pytest.raises(WrongShapeError, match="must be distinct"):
         family.permute({"a.width": [0] * 16})

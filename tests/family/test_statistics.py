@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ def test_a_network_without_statistics_is_left_alone() -> None:
     assert not family.uncalibrated
 
 
-def make() -> Family:
+def make() -> Any:
     family = Family(ConvNet(), (images(),), [Width(multiple=4, kinds=("width", "stream"))])
     assert family.uncalibrated
     family.calibrate_with(pairs())

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from typing import Any
 
 from pliant.measure import Measurement
-from pliant.report import ArtefactRow, Check, Fixed, Kept, MemberRow, Phase, Point, ReportData
+from pliant.report import (
+    ArtefactRow,
+    Check,
+    Findings,
+    Fixed,
+    Kept,
+    MemberRow,
+    Phase,
+    Point,
+    Proof,
+    ReportData,
+    RunFacts,
+)
 from pliant.report.data import Role
 
 MACHINE = {"cpu": "Example CPU @ 2.40GHz", "cores": 2, "os": "Linux 6.1 x86_64", "python": "3.11.7", "torch": "2.13.0"}
@@ -68,8 +81,7 @@ def member(
         config,
         measurements(*figures),
         kept(shape[0], shape[1], shape[2], shape[3]),
-        tuple(checks),
-        tuple(files),
+        Proof(tuple(checks), tuple(files)),
         note,
     )
 
@@ -113,16 +125,29 @@ def sample() -> ReportData:
         task="digits:vit",
         error="error",
         members=members,
-        points=tuple(points),
-        fixed=tuple(fixed),
-        checks=(
-            Check("capture", True, "torch.export in 0.9 s, analysis in 12 ms"),
-            Check("largest config equals the network", True, "bit for bit"),
+        findings=Findings(
+            points=tuple(points),
+            fixed=tuple(fixed),
+            checks=(
+                Check("capture", True, "torch.export in 0.9 s, analysis in 12 ms"),
+                Check("largest config equals the network", True, "bit for bit"),
+            ),
+            space_size=44_089_920_000,
         ),
-        machine=MACHINE,
-        settings={"steps": 1200, "budget": 90, "seed": 0, "constraints": ("macs >= 4.2e5",), "quick": False},
-        commands=("pliant run digits:vit --out runs/digits --seed 0 --threads 1",),
-        phases=(Phase("training", 131.2), Phase("search", 58.0), Phase("export", 22.4)),
-        space_size=44_089_920_000,
-        created="2026-03-02T14:05:09+00:00",
+        facts=RunFacts(
+            machine=MACHINE,
+            settings={"steps": 1200, "budget": 90, "seed": 0, "constraints": ("macs >= 4.2e5",), "quick": False},
+            commands=("pliant run digits:vit --out runs/digits --seed 0 --threads 1",),
+            phases=(Phase("training", 131.2), Phase("search", 58.0), Phase("export", 22.4)),
+            created="2026-03-02T14:05:09+00:00",
+        ),
     )
+
+
+def changed(data: ReportData, **changes: Any) -> ReportData:
+    """Return the data with some fields replaced, those of its two groups by their plain names."""
+    for group in ("findings", "facts"):
+        part = getattr(data, group)
+        mine = {name: changes.pop(name) for name in list(changes) if hasattr(part, name)}
+        data = dataclasses.replace(data, **{group: dataclasses.replace(part, **mine)})
+    return dataclasses.replace(data, **changes)

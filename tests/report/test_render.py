@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pliant.checks import WrongShapeError
-from pliant.report import Fixed, Kept, render, write_report
+from pliant.report import Fixed, Kept, Proof, render, write_report
 from pliant.report.render import by_reason, picture
-from tests.report.sample import sample
+from tests.report.sample import changed, sample
 
 VOID = {"meta", "link", "br", "input", "img", "hr", "rect", "path", "circle", "line"}
 
@@ -109,20 +109,20 @@ def test_the_plot_has_every_point() -> None:
     data = sample()
     found = json.loads(parse(render(data)).data)
     values = {item["id"]: item["values"] for item in found["items"]}
-    assert all(values[point.id] == point.values for point in data.points)
+    assert all(values[point.id] == point.values for point in data.findings.points)
     assert values["m42"]["latency"] == 3.31
     assert found["items"][-1]["summary"] == "4 of 5 blocks, stream 75 %, heads 25 %, hidden 75 %"
 
 
 def test_text_of_users_is_only_text() -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-    data = dataclasses.replace(
+    data = changed(
         sample(),
         task=evil,
         fixed=(Fixed(evil, evil),),
         settings={evil: evil},
         commands=(evil,),
-        points=(dataclasses.replace(sample().points[0], id=evil, summary=evil),),
+        points=(dataclasses.replace(sample().findings.points[0], id=evil, summary=evil),),
     )
     html = render(data)
     assert "<script>alert" not in html
@@ -134,7 +134,7 @@ def test_text_of_users_is_only_text() -> None:
 
 def test_little_data_makes_a_page_too() -> None:
     data = sample()
-    bare = dataclasses.replace(data.members[0], kept=(), checks=(), artefacts=(), config={})
+    bare = dataclasses.replace(data.members[0], kept=(), proof=Proof(), config={})
     page = parse(render(type(data)(task="mine.py", error="error", members=(bare,))))
     assert "No member was worth recommending" in page.text
 
@@ -144,7 +144,7 @@ def test_it_is_written_whole(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert path.stat().st_size < 300_000
     with pytest.raises(WrongShapeError):
-        write_report(dataclasses.replace(sample(), members=()), path)
+        write_report(changed(sample(), members=()), path)
     assert path.stat().st_size > 10_000
 
 

@@ -13,16 +13,16 @@ from pliant.checks import CorruptFileError, PliantError, WrongShapeError
 from pliant.measure import Measurement
 from pliant.report import load, save
 from pliant.report.store import from_json, to_json
-from tests.report.sample import sample
+from tests.report.sample import changed, sample
 
 
 def test_round_trip(tmp_path: Path) -> None:
     data = sample()
     again = load(save(data, tmp_path / "deep" / "report.json"))
     assert again.members == data.members
-    assert again.points == data.points
-    assert again.settings == dict(data.settings) | {"constraints": ["macs >= 4.2e5"]}  # JSON has no tuples
-    assert dataclasses.replace(again, settings={}) == dataclasses.replace(data, settings={})
+    assert again.findings.points == data.findings.points
+    assert again.facts.settings == dict(data.facts.settings) | {"constraints": ["macs >= 4.2e5"]}  # JSON has no tuples
+    assert changed(again, settings={}) == changed(data, settings={})
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.json"]
 
 
@@ -37,7 +37,7 @@ def test_every_measured_value_keeps_its_circumstances() -> None:
 def test_numpy_numbers_are_written_as_numbers() -> None:
     data = sample()
     settings = {"steps": np.int64(3), "folder": Path("runs")}
-    assert from_json(to_json(dataclasses.replace(data, settings=settings))).settings == {"steps": 3, "folder": "runs"}
+    assert from_json(to_json(changed(data, settings=settings))).facts.settings == {"steps": 3, "folder": "runs"}
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_what_cannot_be_shown() -> None:
     data = sample()
     full, first = data.members[0], data.members[1]
     with pytest.raises(WrongShapeError, match="exactly one member of role 'reference', got 0"):
-        to_json(dataclasses.replace(data, members=(first,)))
+        to_json(changed(data, members=(first,)))
     with pytest.raises(WrongShapeError, match="m17 came twice"):
-        to_json(dataclasses.replace(data, members=(full, first, first)))
+        to_json(changed(data, members=(full, first, first)))
     with pytest.raises(WrongShapeError, match="no measurement 'error'"):
-        to_json(dataclasses.replace(data, members=(full, dataclasses.replace(first, measurements={}))))
+        to_json(changed(data, members=(full, dataclasses.replace(first, measurements={}))))
     bad = {"error": Measurement(float("nan"), "%")}
     with pytest.raises(WrongShapeError, match="only finite numbers"):
-        to_json(dataclasses.replace(data, members=(full, dataclasses.replace(first, measurements=bad))))
+        to_json(changed(data, members=(full, dataclasses.replace(first, measurements=bad))))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +89,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(PliantError, match="no space left"):
-        save(dataclasses.replace(sample(), task="other"), path)
+        save(changed(sample(), task="other"), path)
     assert path.read_text() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]

@@ -12,7 +12,7 @@ from pliant.measure import Measurement
 from pliant.report import Kept, MemberRow, ReportData
 from pliant.report.data import Role
 from pliant.report.summary import chart, columns, front, headline, shape, speedup
-from tests.report.sample import sample
+from tests.report.sample import changed, sample
 
 
 def row(name: str, role: Role, error: float, macs: float, latency: Measurement | None = None) -> MemberRow:
@@ -24,7 +24,7 @@ def test_the_headline_is_the_fastest_within_the_tolerance() -> None:
     data = sample()
     assert data.members[3].id == "m63"
     assert headline(data).sentence == "A member 4.3× faster at +1.39 points of error"
-    tighter = headline(dataclasses.replace(data, tolerance=0.5))
+    tighter = headline(changed(data, tolerance=0.5))
     assert tighter.sentence == "A member 2.4× faster at +0.40 points of error"
     assert tighter.member == data.members[2]
 
@@ -90,15 +90,15 @@ def test_chart_begins_with_a_cost_that_the_search_measured() -> None:
     assert [cost["name"] for cost in found["costs"]] == ["latency", "macs", "params", "bytes"]
     assert found["first"] == 1
     assert len(found["items"]) == 95
-    alone = chart(dataclasses.replace(sample(), points=()))
+    alone = chart(changed(sample(), points=()))
     assert alone["first"] == 0
-    one = dataclasses.replace(sample(), members=sample().members[:1], points=())
+    one = changed(sample(), members=sample().members[:1], points=())
     assert chart(one)["costs"] == []  # one mark is no plot
 
 
 def test_a_point_that_is_a_member_is_drawn_once() -> None:
     data = sample()
-    twice = dataclasses.replace(data, points=(dataclasses.replace(data.points[0], id="m17"),))
+    twice = changed(data, points=(dataclasses.replace(data.findings.points[0], id="m17"),))
     assert [item["id"] for item in chart(twice)["items"]].count("m17") == 1
 
 

@@ -154,7 +154,7 @@ def test_gradients_that_are_not_finite_change_nothing() -> None:
     family = mlp()
     family.prepare()
     before = state(family)
-    with pytest.raises(TrainingDivergedError, match="gradients are .* at step 0"):
+    with pytest.raises(TrainingDivergedError, match=r"gradients are .* at step 0"):
         train(family, batches, lambda outputs, targets: Steep.apply(outputs), steps=1)
     assert same(state(family), before)
 
@@ -263,7 +263,7 @@ def test_modes_are_given_back() -> None:
 def test_members_have_statistics_after_training(given: str) -> None:
     """Nobody called ``calibrate_with``: what training saw is enough to evaluate a convnet's members."""
     family = convnet()
-    data = {"function": pictures, "list": [next(pictures(k)) for k in range(12)], "iterator": pictures()}[given]
+    data: Any = {"function": pictures, "list": [next(pictures(k)) for k in range(12)], "iterator": pictures()}[given]
     train(family, data, loss, steps=12)
     assert not family.uncalibrated
     net = family.ready(family.space.smallest())

@@ -26,12 +26,12 @@ class Mlp(nn.Module):
         return self.out(self.drop(torch.relu(self.fc2(torch.relu(self.fc1(x))))))
 
 
-def mlp(seed: int = 0, dropout: float = 0.2) -> Family:
+def mlp(seed: int = 0, dropout: float = 0.2) -> Any:
     torch.manual_seed(seed)
     return Family(Mlp(dropout), (torch.randn(4, 8),), [Width(multiple=4)])
 
 
-def convnet(seed: int = 0) -> Family:
+def convnet(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return Family(ConvNet(blocks=1), (images(),), [Width(multiple=4)])
 

@@ -71,20 +71,18 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="threads of every timing")] = 1,
 ) -> None:
     """Do everything: check, bend, train, search, extract, export and report. Killed, the same command goes on."""
-    from .running import Request, run_task
+    from .running import run_task
 
     run_task(
-        Request(
-            task=task,
-            out=out,
-            quick=quick,
-            steps=steps,
-            budget=budget,
-            seed=seed,
-            choices=(choices,) if choices else None,
-            constraints=tuple(constraint or ()),
-            threads=threads,
-        )
+        task,
+        out,
+        quick=quick,
+        steps=steps,
+        budget=budget,
+        seed=seed,
+        choices=(choices,) if choices else None,
+        constraints=tuple(constraint or ()),
+        threads=threads,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +12,6 @@ if TYPE_CHECKING:
     from ..report import ReportData
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `pliant run` was asked for; ``None`` leaves a setting to the task."""
-
-    task: str
-    out: Path
-    quick: bool = False
-    steps: int | None = None
-    budget: int | None = None
-    seed: int = 0
-    choices: tuple[str, ...] | None = None
-    constraints: tuple[str, ...] = ()
-    threads: int = 1
-
-
 def pipeline() -> Any:
     """Return the room of runs."""
     from .. import runs
@@ -35,26 +19,15 @@ def pipeline() -> Any:
     return runs
 
 
-def run_task(request: Request) -> None:
-    """Run a task with live progress, then show its members and where the report is."""
+def run_task(task: str, out: Path, **options: Any) -> None:
+    """Run a task with live progress, then show its members and where the report is; ``options`` are the run's own."""
     from rich.console import Console
 
     from .progress import LiveEvents
 
     console = Console()
     with LiveEvents(console) as events:
-        result = pipeline().run(
-            request.task,
-            request.out,
-            quick=request.quick,
-            steps=request.steps,
-            budget=request.budget,
-            seed=request.seed,
-            choices=request.choices,
-            constraints=request.constraints,
-            threads=request.threads,
-            events=events,
-        )
+        result = pipeline().run(task, out, events=events, **options)
     show_members(console, result.data)
     console.print(f"\nreport: {result.report}", markup=False, highlight=False, soft_wrap=True)
 

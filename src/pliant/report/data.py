@@ -65,6 +65,14 @@ class ArtefactRow:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What stands behind a member: the checks that were made of it, and its files."""
+
+    checks: tuple[Check, ...] = ()
+    artefacts: tuple[ArtefactRow, ...] = ()
+
+
+@dataclass(frozen=True)
 class MemberRow:
     """A member that the report shows in full.
 
@@ -74,6 +82,7 @@ class MemberRow:
             ``"front"``.
         config: choice name to option.
         measurements: name to measurement: the objective's name, ``macs``, ``params``, ``bytes``, ``latency`` …
+        proof: its checks and files.
         note: one line, shown beside the member.
     """
 
@@ -82,9 +91,18 @@ class MemberRow:
     config: Mapping[str, Any]
     measurements: Mapping[str, Measurement]
     kept: tuple[Kept, ...] = ()
-    checks: tuple[Check, ...] = ()
-    artefacts: tuple[ArtefactRow, ...] = ()
+    proof: Proof = Proof()
     note: str = ""
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The checks made of it."""
+        return self.proof.checks
+
+    @property
+    def artefacts(self) -> tuple[ArtefactRow, ...]:
+        """The files made of it."""
+        return self.proof.artefacts
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,44 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What the run found out about the family.
+
+    Args:
+        points: every member that the search measured.
+        fixed: what does not bend.
+        checks: checks of the whole run, such as the dry run's.
+        space_size: how many members the family has.
+    """
+
+    points: tuple[Point, ...] = ()
+    fixed: tuple[Fixed, ...] = ()
+    checks: tuple[Check, ...] = ()
+    space_size: int | None = None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How the run came about.
+
+    Args:
+        machine: as :func:`pliant.measure.machine` says.
+        settings: what the run was asked for (steps, budget, seed, constraints …).
+        commands: lines that reproduce the run.
+        phases: what took how long.
+        created: when, in ISO 8601.
+        notes: lines to show under the headline, such as ``"a quick run: …"``.
+    """
+
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    created: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that a report shows.
 
@@ -114,32 +170,16 @@ class ReportData:
         error: the name of the task's objective among the measurements, such as ``"error"``.
         members: the members shown in full; exactly one is the reference.
         tolerance: how much more of ``error`` the headline's member may have (in its unit).
-        points: every member that the search measured.
-        fixed: what does not bend.
-        checks: checks of the whole run, such as the dry run's.
-        machine: as :func:`pliant.measure.machine` says.
-        settings: what the run was asked for (steps, budget, seed, constraints …).
-        commands: lines that reproduce the run.
-        phases: what took how long.
-        space_size: how many members the family has.
-        created: when, in ISO 8601.
-        notes: lines to show under the headline, such as ``"a quick run: …"``.
+        findings: what the run found out about the family.
+        facts: how the run came about.
     """
 
     task: str
     error: str
     members: tuple[MemberRow, ...]
     tolerance: float = 1.5
-    points: tuple[Point, ...] = ()
-    fixed: tuple[Fixed, ...] = ()
-    checks: tuple[Check, ...] = ()
-    machine: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    commands: tuple[str, ...] = ()
-    phases: tuple[Phase, ...] = ()
-    space_size: int | None = None
-    created: str = ""
-    notes: tuple[str, ...] = ()
+    findings: Findings = Findings()
+    facts: RunFacts = field(default_factory=RunFacts)
 
     @property
     def reference(self) -> MemberRow:

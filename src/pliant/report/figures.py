@@ -127,7 +127,7 @@ def config(options: Mapping[str, Any]) -> str:
 
 def run_facts(data: ReportData) -> dict[str, Any]:
     """Return the settings of a run and what each of its phases took, as pairs of texts."""
-    return {**data.settings, **{f"time for {phase.name}": duration(phase.seconds) for phase in data.phases}}
+    return {**data.facts.settings, **{f"time for {phase.name}": duration(phase.seconds) for phase in data.facts.phases}}
 
 
 def reason(why: str) -> tuple[str, str]:

@@ -45,8 +45,8 @@ def render(data: ReportData) -> str:
         columns=columns(data),
         members=[_member(member, data) for member in data.members],
         dropped=data.of("dropped"),
-        fixed=by_reason(data.fixed),
-        seconds=sum(phase.seconds for phase in data.phases),
+        fixed=by_reason(data.findings.fixed),
+        seconds=sum(phase.seconds for phase in data.facts.phases),
         chart=script_json(chart(data)),
         roles=ROLES,
     )

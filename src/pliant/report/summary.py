@@ -127,7 +127,7 @@ def chart(data: ReportData) -> dict[str, Any]:
     items = [
         {"id": point.id, "role": "point" if point.feasible else "infeasible", "summary": point.summary}
         | _values({plotted if name == data.error else name: v for name, v in point.values.items()}, units)
-        for point in data.points
+        for point in data.findings.points
         if point.id not in members
     ]
     for member in data.members:
@@ -135,7 +135,7 @@ def chart(data: ReportData) -> dict[str, Any]:
         items.append({"id": member.id, "role": member.role, "summary": shape(member)} | _values(values, units))
     shown = [name for name in columns(data) if _rank(name) < len(PREFERRED)]
     costs = [name for name in shown if sum(name in item["values"] for item in items) >= 2]
-    searched = {name for point in data.points for name in point.values}
+    searched = {name for point in data.findings.points for name in point.values}
     return {
         "first": next((i for i, name in enumerate(costs) if name in searched), 0),
         "error": {"name": plotted, "label": label(plotted), "unit": units[plotted]},

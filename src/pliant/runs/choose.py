@@ -25,6 +25,8 @@ def candidates(front: Sequence[Trial], error: str, reference: Mapping[str, float
     """
     rest = [t for t in front if t.values["macs"] < reference["macs"]]
     rest.sort(key=lambda t: (-t.values["macs"], t.number))
+    # Widths inside a block that is left out change the config, not the network.
+    rest = list({(t.values[error], t.values["macs"]): t for t in reversed(rest)}.values())[::-1]
     if len(rest) <= SHOWN:
         return rest
     good = [t for t in rest if t.values[error] <= reference[error] + tolerance]

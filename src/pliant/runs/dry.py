@@ -25,6 +25,8 @@ from ..training.step import TrainingStep
 from .build import check_measures, timing_args
 from .members import macs_of_one
 
+_WORTH = 1.5  # how many times faster all threads must be than one to be worth it
+
 
 @dataclass(frozen=True)
 class DryRun:
@@ -116,7 +118,9 @@ def _best_threads(family: Family, task: Task, batch: Any) -> tuple[int, float]:
     for threads in dict.fromkeys((1, torch.get_num_threads())):
         with torch_threads(threads):
             times[threads] = min(_one_step(family, task, batch) for _ in range(3))
-    best = min(times, key=lambda threads: times[threads])
+    most = max(times)
+    # Threads that wait for each other on a busy machine lose far more than they win on a quiet one.
+    best = most if times[most] < times[1] / _WORTH else 1
     return best, times[best]
 
 

@@ -23,7 +23,7 @@ from ..measure.inference import batch_size
 from ..measure.latency import summary
 from ..measure.onnx_runtime import open_session, session_call, to_onnx
 from ..measure.timing import interleave, torch_threads
-from ..report import ArtefactRow, Check, Kept, MemberRow
+from ..report import ArtefactRow, Check, Kept, MemberRow, Proof
 from ..report.store import build
 from ..space.config import Config
 from ..tasks import Task
@@ -61,8 +61,7 @@ class Workshop:
             config=dict(config),
             measurements=self._measure(net, searched),
             kept=kept(self.family, config),
-            checks=_checks(gap, artefacts),
-            artefacts=tuple(_row(artefact, self.folder) for artefact in artefacts),
+            proof=Proof(_checks(gap, artefacts), tuple(_row(artefact, self.folder) for artefact in artefacts)),
         )
         write_json(place / "member.json", {"config": config.to_json(), "row": _plain(row)})
         return row

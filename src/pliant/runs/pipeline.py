@@ -13,7 +13,18 @@ import torch
 from ..family.family import Family
 from ..measure import Metric, machine
 from ..measure.timing import torch_threads
-from ..report import Check, Fixed, MemberRow, Phase, Point, ReportData, save, write_report
+from ..report import (
+    Check,
+    Findings,
+    Fixed,
+    MemberRow,
+    Phase,
+    Point,
+    ReportData,
+    RunFacts,
+    save,
+    write_report,
+)
 from ..space.config import Config
 from ..study import Study, search
 from ..tasks import Task, load_task
@@ -243,16 +254,20 @@ class _Run:
             error=error,
             members=tuple(members),
             tolerance=float(plan.settings.get("tolerance", TOLERANCE)),
-            points=tuple(points),
-            fixed=tuple(Fixed(f.what, str(f.reason), f.size) for f in family.analysis.fixed),
-            checks=tuple(self.checks),
-            machine=machine(),
-            settings=plan.asked(),
-            commands=(self._command(),),
-            phases=tuple(Phase(name, seconds) for name, seconds in record.get("seconds", {}).items()),
-            space_size=family.space.size,
-            created=record["created"],
-            notes=("A quick run: its settings are for a first look.",) if plan.quick else (),
+            findings=Findings(
+                points=tuple(points),
+                fixed=tuple(Fixed(f.what, str(f.reason), f.size) for f in family.analysis.fixed),
+                checks=tuple(self.checks),
+                space_size=family.space.size,
+            ),
+            facts=RunFacts(
+                machine=machine(),
+                settings=plan.asked(),
+                commands=(self._command(),),
+                phases=tuple(Phase(name, seconds) for name, seconds in record.get("seconds", {}).items()),
+                created=record["created"],
+                notes=("A quick run: its settings are for a first look.",) if plan.quick else (),
+            ),
         )
 
     def _command(self) -> str:

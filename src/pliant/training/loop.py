@@ -61,8 +61,7 @@ def train(
         loss: ``loss(outputs, targets)`` gives a scalar.
         steps: how many optimizer steps in all.
         recipe: which members learn at each step; the catalogue's default if None.
-        optimizer: over ``family.parameters()``; AdamW with lr 1e-3 and weight decay 0.05 if None. Its learning rate is
-            warmed up linearly and then decays along a cosine.
+        optimizer: AdamW with lr 1e-3 and weight decay 0.05 if None; the rate is warmed up, then decays as a cosine.
         clip: the largest total norm of the gradients; None for no clipping.
         warmup: the share of the steps in which the learning rate rises.
         folder: where checkpoints are kept; a run that finds some there goes on from the last.

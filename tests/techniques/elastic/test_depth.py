@@ -18,7 +18,7 @@ from tests.family.nets import ConvNet, Layer, ViT, images, vectors
 X = vectors(3, 4, 6)
 
 
-def family_of(depth: Depth, blocks: int = 4, **more: Any) -> Family:
+def family_of(depth: Depth, blocks: int = 4, **more: Any) -> Any:
     return Family(ViT(depth=blocks), (X,), [depth], **more)
 
 
@@ -134,5 +134,5 @@ def test_wrong_fields_are_refused() -> None:
 
 
 def test_an_order_that_names_no_block_of_the_network_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="no block named 'block.1'; did you mean 'blocks.1'"):
+    with pytest.raises(UnknownNameError, match=r"no block named 'block.1'; did you mean 'blocks.1'"):
         family_of(Depth(order=("block.1",)))

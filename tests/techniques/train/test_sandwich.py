@@ -38,7 +38,7 @@ SPACE = Space([Choice("a", (1, 2, 3)), Choice("b", (1, 2, 3, 4))])
 
 @pytest.mark.parametrize("between", [0, 1, 3])
 def test_the_largest_the_smallest_and_some_between_learn(between: int) -> None:
-    turn = Notes(SPACE)
+    turn: Any = Notes(SPACE)
     Sandwich(between=between, share=0.3, temperature=2.0).step(turn)
     configs = [config for config, _ in turn.calls]
     assert len(configs) == between + 2
@@ -51,7 +51,7 @@ def test_the_largest_the_smallest_and_some_between_learn(between: int) -> None:
 
 
 def test_a_space_of_one_member_learns_once() -> None:
-    turn = Notes(Space([]))
+    turn: Any = Notes(Space([]))
     Sandwich().step(turn)
     assert len(turn.calls) == 1
 
@@ -82,7 +82,7 @@ def test_its_gradient_is_the_sum_over_separate_networks(share: float) -> None:
         slicing = family.draft(config).slicing()
         for name, parameter in net.named_parameters():
             picks, shape = slicing.picks(name) or (None,) * parameter.dim(), want[name].shape
-            kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in zip(picks, shape)]
+            kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in zip(picks, shape, strict=True)]
             want[name][torch.meshgrid(*kept, indexing="ij")] += parameter.grad if parameter.grad is not None else 0
         return outputs.detach()
 

@@ -36,8 +36,8 @@ class Width(Elastic):
     Attributes:
         ratios: the options as shares of the full size, in (0, 1]; 1 is always an option.
         multiple: sizes are rounded to a multiple of this (hardware likes it); heads are not rounded.
-        kinds: which axes bend: ``width`` (hidden layers), ``heads``, ``head_width``, ``group`` (query heads that share a
-            key head), ``stream`` (residual streams). Streams are left whole unless asked for: they reach further, but
+        kinds: which axes bend: ``width`` (hidden layers), ``heads``, ``head_width``, ``group`` (query heads that
+            share a key head), ``stream`` (residual streams). Streams are left whole unless asked for: they reach further, but
             every weight of the network then means something else in every member, which costs accuracy.
     """
 
