@@ -24,7 +24,8 @@ def one(name: str, arguments: Sequence[str]) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
     start = time.perf_counter()
     figures = module.run(arguments)
-    record = store(name, arguments, figures, time.perf_counter() - start)
+    label = module.label(arguments) if hasattr(module, "label") else name
+    record = store(label, arguments, figures, time.perf_counter() - start)
     show(record)
 
 

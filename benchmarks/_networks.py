@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.tasks.digits_vit import DigitsViT
-from tests.helpers import torchvision_shim as torchvision_shim  # before torchvision and timm
+from tests.helpers import torchvision_shim  # noqa: F401  (before torchvision and timm)
 
 
 def resnet50() -> tuple[nn.Module, tuple[Tensor]]:

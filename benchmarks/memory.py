@@ -60,7 +60,7 @@ def measure(what: str, kinds: tuple[str, ...], copies: int) -> list[Figure]:
     facts = {"members": len(kept), "weights MiB": weights / MIB, "gradients MiB": full / MIB}
     limit = 0.01 * weights + copies * fused
     return [
-        Figure(f"{what}: storages beyond one copy of weights and gradients", more / MIB, "MiB", limit / MIB, None, facts),
+        Figure(f"{what}: more than one copy of weights and gradients", more / MIB, "MiB", limit / MIB, None, facts),
         Figure(f"{what}: growth of resident memory", (rss() - resident) / MIB, "MiB", None, None, facts),
     ]
 

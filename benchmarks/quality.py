@@ -1,166 +1,149 @@
-"""The recommended members of a family against networks of the same shapes trained alone.
+"""Members of a family against networks of the same shapes trained alone, and against the full network.
 
-``python -m benchmarks quality RUN [--seeds 5] [--task NAME] [--steps N]``: RUN is the folder of a finished
-``pliant run``; its shown members are the shapes. For each seed a family is trained by the default recipe for the
-task's own steps, and every shape is trained alone for as many steps, with the same optimizer, schedule, clipping and
-batches. A network trained alone starts from the initialisation that its own class would give it: a slice of a fresh
-network, with the weights of layers whose inputs were cut scaled up to their smaller fan-in.
+For every seed the family is trained by the default recipe for the task's own steps, and each shape alone for as many
+(see ``_alone.py`` for its initialisation). Compared are test errors (mean and spread over the seeds), MACs, and latency
+in ONNX Runtime at batch 64 with one thread, by turns with the full network.
+
+It takes long, so ``python -m benchmarks`` leaves it out: ``python -m benchmarks quality --task digits --seeds 5``.
+Finished seeds are kept under bench-out/quality/ and not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
-from pliant.family import Family
-from pliant.report import load
-from pliant.runs.build import build_family
-from pliant.runs.folder import RunFolder
+from pliant import Family, Latency, load_task
+from pliant.files import write_json
+from pliant.runs.build import build_family, default_choices
 from pliant.space import Config
-from pliant.tasks import Task, load_task
-from pliant.training import train
+from pliant.tasks import Task
 
-from ._figures import Figure
+from ._alone import train_alone, train_family
+from ._figures import OUT, Figure
+from ._members import macs, with_macs
 
 BY_DEFAULT = False
+SHARES = (1 / 2, 1 / 4, 1 / 8)
+BATCH = 64
+# Allowed beyond trained-alone; allowed beyond the full network; how many times fewer MACs and faster that member is.
+LIMITS = {"digits": (0.5, 1.5, 4.0, 2.0), "charlm": (0.05, 0.15, 1.0, 2.0)}
+NONE = 100.0  # stands for the error of a member that does not exist
 
-# How much more error a member may have than the same network alone, and than the full network, per task.
-LIMITS = {"digits": (0.5, 1.5), "charlm": (0.05, 0.15)}
-_FRESH = 10_000  # offset of the seeds from which networks trained alone are initialised
+Rows = dict[str, dict[str, float]]  # id of a member -> its measured values
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments by name."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
+    parser.add_argument("--task", default="digits", help="digits, digits:convnet or charlm")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="the task's own if not given")
+    parser.add_argument("--run", type=Path, help="a finished run, whose recommended members are compared")
+    parser.add_argument("--threads", type=int, default=1, help="of training; latency is measured with one")
+    return parser.parse_args(arguments)
+
+
+def label(arguments: Sequence[str]) -> str:
+    """Return the name under which the figures are stored."""
+    return f"quality-{parse(arguments).task.replace(':', '-')}"
 
 
 def run(arguments: Sequence[str]) -> list[Figure]:
-    """Train families and single networks and compare their test errors."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--members", default=None, help="which of the run's members, such as full,m2,m4")
-    asked = parser.parse_args(arguments)
-    folder, data = RunFolder.open(asked.run), load(asked.run / "report.json")
-    task = load_task(folder.record["asked"]["task"])
-    settings = task.settings_for() | ({"steps": asked.steps} if asked.steps else {})
-    choices = folder.record["asked"]["choices"]
-    wanted = asked.members.split(",") if asked.members else [m.id for m in data.members if m.role != "dropped"]
-    shapes = {member.id: Config(member.config) for member in data.members if member.id in wanted}
-    torch.set_num_threads(int(folder.record["training_threads"]))
-    together: dict[str, list[float]] = {name: [] for name in shapes}
-    alone: dict[str, list[float]] = {name: [] for name in shapes}
-    for seed in range(asked.first, asked.first + asked.seeds):
-        family = _trained_family(task, choices, settings, seed)
-        for name, config in shapes.items():
-            together[name].append(_error(task, family.ready(config)))
-        fresh = build_family(task, choices, (), seed + _FRESH)
-        for name, config in shapes.items():
-            net = _at_own_scale(fresh.extract(config), fresh.model)
-            alone[name].append(_error(task, _train_alone(net, task, settings, seed)))
-            print(
-                f"seed {seed} {name}: in the family {together[name][-1]:.3f}, alone {alone[name][-1]:.3f}", flush=True
-            )
-    return _figures(task, data, together, alone, int(settings["steps"]))
+    """Train, compare and hold against the limits."""
+    asked = parse(arguments)
+    torch.set_num_threads(asked.threads)
+    task = load_task(asked.task)
+    steps = asked.steps or int(task.settings["steps"])
+    family = build_family(task, default_choices(), (), 0)
+    members = shapes(family, asked.run)
+    seeds = [one_seed(task, members, seed, steps) for seed in range(asked.seeds)]
+    return figures(task, members, seeds, costs(family, task, members), steps)
 
 
-def _error(task: Task, net: nn.Module) -> float:
+def shapes(family: Family, folder: Path | None) -> dict[str, Config]:
+    """Return the members to compare by id, the full network first."""
+    full = {"full": family.space.largest()}
+    if folder is None:
+        names = [f"1/{round(1 / share)} of the MACs" for share in SHARES]
+        return full | dict(zip(names, with_macs(family, SHARES), strict=True))
+    from pliant.report import load
+
+    rows = load(folder / "report.json").of("recommended")
+    return full | {row.id: family.space.check(row.config) for row in rows}
+
+
+def one_seed(task: Task, members: dict[str, Config], seed: int, steps: int) -> Rows:
+    """Train the family and every shape alone from one seed; what was done before is read again."""
+    asked = {"task": task.digest, "steps": steps, "members": {name: c.key for name, c in members.items()}}
+    path = OUT / "quality" / f"{task.name.replace(':', '-')}-{seed}.json"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["asked"] == asked:
+            rows: Rows = stored["rows"]
+            return rows
+    family = train_family(task, seed, steps)
+    rows = {}
+    for name, config in members.items():
+        own = error(task, family.ready(config))
+        alone = error(task, train_alone(task, config, seed, steps))
+        rows[name] = {"member": own, "alone": alone}
+        print(f"seed {seed}, {name}: member {own:.3f}, alone {alone:.3f}", flush=True)
+    write_json(path, {"asked": asked, "rows": rows})
+    return rows
+
+
+def error(task: Task, net: torch.nn.Module) -> float:
+    """Return the task's error on the test split."""
     return next(iter(task.evaluate(net, "test").values()))
 
 
-def _optimizer(net: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(net.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"])
-
-
-def _trained_family(task: Task, choices: Sequence[str], settings: dict[str, Any], seed: int) -> Family:
-    family = build_family(task, choices, (), seed)
-    train(
-        family,
-        lambda start: task.batches(seed, start),
-        task.loss,
-        steps=settings["steps"],
-        optimizer=_optimizer(family.model, settings),
-        warmup=settings.get("warmup", 0) / settings["steps"],
-        seed=seed,
-    )
-    return family
-
-
-def _at_own_scale(net: nn.Module, full: nn.Module) -> nn.Module:
-    """Scale layers whose inputs were cut to the initialisation of their own, smaller fan-in."""
-    whole = dict(full.named_modules())
-    for path, module in net.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            own, other = module.weight[0].numel(), whole[path].weight[0].numel()  # type: ignore[union-attr, operator]
-            with torch.no_grad():
-                module.weight.mul_(math.sqrt(other / own))
-                if module.bias is not None:
-                    module.bias.mul_(math.sqrt(other / own))
-    return net
-
-
-def _train_alone(net: nn.Module, task: Task, settings: dict[str, Any], seed: int) -> nn.Module:
-    steps, warmup = int(settings["steps"]), int(settings.get("warmup", 0))
-    optimizer = _optimizer(net, settings)
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-    net.train()
-    torch.manual_seed(seed)
-    for step, (inputs, targets) in zip(range(steps), task.batches(seed), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = settings["lr"] * rate(step)
-        optimizer.zero_grad()
-        task.loss(net(inputs), targets).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-    return net.eval()
-
-
-def _figures(
-    task: Task, data: Any, together: dict[str, list[float]], alone: dict[str, list[float]], steps: int
-) -> list[Figure]:
-    limit, more = LIMITS.get(task.name.partition(":")[0], (None, None))
-    measured = {member.id: member.measurements for member in data.members}
-    full = statistics.fmean(together["full"])
-    out = []
-    gaps = []
-    for name in together:
-        gap = [a - b for a, b in zip(together[name], alone[name], strict=True)]
-        gaps.append(statistics.fmean(gap))
-        facts = {
-            "in_family": statistics.fmean(together[name]),
-            "alone": statistics.fmean(alone[name]),
-            "over_full": statistics.fmean(together[name]) - full,
-            "macs_share": measured[name]["macs"].value / measured["full"]["macs"].value,
-            "time_share": measured[name]["latency_onnxruntime"].details["ratio"],
-            "seeds": len(gap),
-            "steps": steps,
+def costs(family: Family, task: Task, members: dict[str, Config]) -> Rows:
+    """Return MACs and latency of each member, as shares of the full network's."""
+    inputs: list[torch.Tensor] = []
+    for batch, _ in task.batches(0):
+        inputs.append(batch)
+        if sum(map(len, inputs)) >= BATCH:
+            break
+    args = (torch.cat(inputs)[:BATCH],)
+    whole = family.extract(members["full"])
+    clock = Latency(args, runtime="onnxruntime", threads=1, repeats=40, reference=whole)
+    full = macs(family, members["full"])
+    found: Rows = {}
+    for name, config in members.items():
+        measured = clock.measure(whole if name == "full" else family.extract(config))
+        found[name] = {
+            "MACs": macs(family, config) / full,
+            "time": float(measured.details["ratio"]),
+            "ms": measured.value,
         }
-        spread = statistics.stdev(gap) if len(gap) > 1 else None
-        out.append(
-            Figure(
-                f"{task.name} {name}: error over alone",
-                gaps[-1],
-                data.reference.measurements[data.error].unit,
-                None,
-                spread,
-                facts,
-            )
-        )
-    out.append(Figure(f"{task.name}: mean over members of error over alone", statistics.fmean(gaps), "", limit))
-    good = [f for f in out[:-1] if f.facts["macs_share"] <= 0.25 and f.facts["time_share"] <= 0.5]
-    best = min((f.facts["over_full"] for f in good), default=float("inf"))
-    if task.name.startswith("charlm"):
-        best = min((f.facts["over_full"] for f in out[:-1] if f.facts["time_share"] <= 0.5), default=float("inf"))
-    out.append(
-        Figure(f"{task.name}: least error over the full network of a member small and fast enough", best, "", more)
-    )
-    return out
+    return found
+
+
+def figures(task: Task, members: dict[str, Config], seeds: list[Rows], cost: Rows, steps: int) -> list[Figure]:
+    """Return one figure per member against trained-alone, and that of the best small member against the full one."""
+    beyond, more, smaller, faster = LIMITS[task.name.partition(":")[0]]
+    unit = str(task.settings.get("unit", ""))
+    made, best, which = [], NONE, "none is as small and as fast"
+    full = np.array([rows["full"]["member"] for rows in seeds])
+    for name in members:
+        own, alone = (np.array([rows[name][key] for rows in seeds]) for key in ("member", "alone"))
+        facts: dict[str, Any] = {
+            "member": f"{own.mean():.3f} ± {own.std():.3f}",
+            "alone": f"{alone.mean():.3f} ± {alone.std():.3f}",
+            **{f"{key} of full" if key != "ms" else key: value for key, value in cost[name].items()},
+        }
+        gap, spread = float((own - alone).mean()), float((own - alone).std())
+        made.append(Figure(f"{name}: beyond trained alone", gap, unit, beyond, spread, facts))
+        fits = name != "full" and cost[name]["MACs"] * smaller <= 1 and cost[name]["time"] * faster <= 1
+        if fits and (behind := float((own - full).mean())) < best:
+            best, which = behind, name
+    small = f"at least {smaller:g}x fewer MACs, {faster:g}x faster: beyond the full network"
+    facts = {"which": which, "seeds": len(seeds), "steps": steps}
+    return [*made, Figure(small, best, unit, more, None, facts)]

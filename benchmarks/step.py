@@ -22,6 +22,7 @@ from pliant.measure.timing import torch_threads
 
 from ._clocks import against
 from ._figures import Figure, ratio
+from ._members import config_of
 from ._networks import digits_vit, vit_s
 
 BATCH = 64
@@ -38,16 +39,6 @@ MEMBERS: Mapping[str, Mapping[str, float]] = {
     "stream, hidden layers and heads 1/2": {"stream": 0.5, "width": 0.5, "heads": 0.5},
     "all 1/4, half the blocks": {"stream": 0.25, "width": 0.25, "heads": 0.25, "depth": 0.5},
 }
-
-
-def config_of(family: Family, shares: Mapping[str, float]) -> dict[str, Any]:
-    """Return the config whose options are nearest to these shares of each kind of axis; the rest stays whole."""
-    kinds = {axis.name: axis.kind for axis in family.analysis.axes}
-    config = {}
-    for choice in family.space.choices:
-        share = shares.get(kinds.get(choice.name, "depth"), 1.0)
-        config[choice.name] = min(choice.options, key=lambda o: abs(o - share * choice.largest))  # type: ignore[operator]
-    return config
 
 
 def run(arguments: Sequence[str]) -> list[Figure]:
@@ -86,11 +77,11 @@ def compare(
 
     title, threads, repeats = f"{names[0]}: {names[1]}", torch.get_num_threads(), REPEATS[names[0]]
     facts = {"threads": threads, "gathered tensors": gathered}
-    times = against(member, standing_alone, repeats)
-    yield ratio(f"{title}, {threads} thread", *times, GATHERS if gathered else VIEWS, **facts)
+    own, other = against(member, standing_alone, repeats)
+    yield ratio(f"{title}, {threads} thread{'s' * (threads > 1)}", own, other, GATHERS if gathered else VIEWS, **facts)
     if threads == 1:
-        times = against(_stepping(member, family.model), _stepping(standing_alone, alone), repeats)
-        yield ratio(f"{title}, 1 thread, with SGD", *times, None, **facts)
+        own, other = against(_stepping(member, family.model), _stepping(standing_alone, alone), repeats)
+        yield ratio(f"{title}, 1 thread, with SGD", own, other, None, **facts)
 
 
 def step(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:

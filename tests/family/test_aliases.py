@@ -60,7 +60,8 @@ def slicing_of(family: Family, config: Mapping[str, Any]) -> Slicing:
 
 def places(picks: Any, shape: Any) -> tuple[np.ndarray, ...]:
     """Return the open mesh of places that a member keeps of a tensor: an independent reading of its picks."""
-    return np.ix_(*(np.arange(size)[pick if pick is not None else slice(None)] for pick, size in zip(picks, shape, strict=True)))
+    pairs = zip(picks, shape, strict=True)
+    return np.ix_(*(np.arange(size)[pick if pick is not None else slice(None)] for pick, size in pairs))
 
 
 def canonical(family: Family, net: nn.Module) -> dict[str, nn.Parameter]:
@@ -300,7 +301,7 @@ def test_there_is_one_copy_of_the_gradients_however_many_members_have_learnt(nam
 
 
 def test_frozen_parameters_get_no_gradient() -> None:
-    model = ViT()
+    model: Any = ViT()
     model.embed.requires_grad_(False)
     model.blocks[0].attn.qkv.requires_grad_(False)
     x = vectors(3, 4, 6)

@@ -114,7 +114,8 @@ def test_a_step_through_a_member_changes_no_weight_outside_it(name: str, rng: Ra
             inside = torch.zeros(parameter.shape, dtype=torch.bool)
             if not (gone and key.startswith(gone)):
                 picks = slicing.picks(key) or (None,) * parameter.dim()
-                kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in zip(picks, parameter.shape, strict=True)]
+                pairs = zip(picks, parameter.shape, strict=True)
+                kept = [torch.arange(s)[p if p is not None else slice(None)] for p, s in pairs]
                 inside[torch.meshgrid(*kept, indexing="ij")] = True
             assert torch.equal(parameter[~inside], before[key][~inside]), key
             changed += int((parameter != before[key]).sum())
@@ -222,7 +223,7 @@ def test_a_network_without_weights_can_be_analysed_and_bent() -> None:
     analysis = pliant.analyze(model, (x,))
     family = Family(model, (x,), [ALL, Depth()], analysis=analysis)
     assert family.space.to_json() == make("gpt")[0].space.to_json()
-    small = family.member(family.space.smallest())
+    small: Any = family.member(family.space.smallest())
     assert small.head.weight.shape == (11, 4)
     assert all(p.is_meta for p in small.parameters())
 

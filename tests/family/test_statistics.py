@@ -25,7 +25,7 @@ def pairs(count: int = 5) -> list[tuple[Tensor, None]]:
 
 
 def test_the_estimate_is_the_plain_average_over_batches() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.9), nn.Flatten(), nn.Linear(144, 2))
+    net: Any = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.9), nn.Flatten(), nn.Linear(144, 2))
     net[2].eval()
     inputs = [batch for batch, _ in pairs()]
     assert estimate_statistics(net, inputs) == 1

@@ -40,10 +40,10 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, rng: Random) -> No
     _, remarks = whole.communicate(timeout=240)
     assert whole.returncode == 0, remarks
     out, killed = tmp_path / "killed", 0
-    for _ in range(5):
+    for _ in range(4):
         process = start(out)
         try:
-            process.communicate(timeout=6 + 6 * rng.random())
+            process.communicate(timeout=4 + 6 * rng.random())
         except subprocess.TimeoutExpired:
             process.kill()
             killed += 1

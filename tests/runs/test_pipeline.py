@@ -43,10 +43,19 @@ def untimed(data: ReportData) -> Any:
     rows = []
     for row in data.members:
         kept = {
-            name: (m.value, m.unit) for name, m in row.measurements.items() if not name.startswith(("latency", "memory"))
+            name: (m.value, m.unit)
+            for name, m in row.measurements.items()
+            if not name.startswith(("latency", "memory"))
         }
         rows.append((row.id, dict(row.config), kept, row.kept, [a.path for a in row.artefacts]))
-    return rows, data.findings.points, data.facts.settings, data.findings.space_size, data.findings.fixed, data.facts.created
+    return (
+        rows,
+        data.findings.points,
+        data.facts.settings,
+        data.findings.space_size,
+        data.findings.fixed,
+        data.facts.created,
+    )
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ def test_the_two_newest_are_kept(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == tmp_path / names[1]
 
 
+@pytest.mark.slow
 def test_a_kill_while_writing_leaves_the_older_one(tmp_path: Path) -> None:
     code = f"""
 import os, signal

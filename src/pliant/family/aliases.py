@@ -57,7 +57,7 @@ class GradientStore:
         return buffer
 
     def clear(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Do as :meth:`of` for parameters without a gradient, in one go: one by one it takes longer than a small net."""
+        """Do as :meth:`of` for parameters without a gradient, in one go: one by one takes longer than a small net."""
         stale = []
         for parameter in parameters:
             buffer, fresh = self._fitting(parameter)
@@ -71,9 +71,9 @@ class GradientStore:
     def _fitting(self, parameter: nn.Parameter) -> tuple[Tensor, bool]:
         """Return the buffer of a parameter as it is now, and whether it was made just now, of zeros."""
         buffer = self._buffers.get(id(parameter))
-        if buffer is not None and buffer.shape == parameter.shape:
-            if buffer.dtype == parameter.dtype and buffer.device == parameter.device:
-                return buffer, False
+        like = (parameter.shape, parameter.dtype, parameter.device)
+        if buffer is not None and (buffer.shape, buffer.dtype, buffer.device) == like:
+            return buffer, False
         buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
         self._buffers[id(parameter)] = buffer
         return buffer, True

@@ -87,8 +87,8 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         rows, space = stored["techniques"], Space.from_json(json.dumps(stored["space"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
-            f"the family in {folder} cannot be read ({first_line(error)}); a file is missing, half-written or of another version: "
-            "restore the folder from a copy or save the family again"
+            f"the family in {folder} cannot be read ({first_line(error)}); a file is missing, half-written or of "
+            "another version: restore the folder from a copy or save the family again"
         ) from error
     if _digest(weights) not in stored["weights"]:
         raise CorruptFileError(f"{folder / stored['weights']} was changed after it was saved; restore it from a copy")

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 _SHARED = (int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, type, types.FunctionType)
+_PLAIN = frozenset({int, float, str, bool, type(None), torch.dtype, torch.device})
+_EMPTY = frozenset({dict, OrderedDict, list, set})
 _STORES = {"_parameters", "_buffers", "_modules"}
 
 
@@ -21,15 +23,18 @@ def clone_tree(root: nn.Module) -> nn.Module:
     of the tree (bound methods too) turned to its copy. A module that is used in several places stays one module.
     """
     memo: dict[int, Any] = {}
-    for tensor in [*root.parameters(), *root.buffers()]:
-        memo[id(tensor)] = tensor
     modules = list(root.modules())
     for module in modules:
         memo[id(module)] = module.__class__.__new__(module.__class__)
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                memo[id(tensor)] = tensor
     for module in modules:
         new = memo[id(module)].__dict__
         for key, value in module.__dict__.items():
-            if key == "_modules":
+            if type(value) in _PLAIN:  # most attributes: a look-up here saves a call for each
+                new[key] = value
+            elif key == "_modules":
                 new[key] = {name: memo[id(child)] if child is not None else None for name, child in value.items()}
             elif key in _STORES:
                 new[key] = dict(value)
@@ -39,10 +44,10 @@ def clone_tree(root: nn.Module) -> nn.Module:
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) in _EMPTY and not value:
+        return type(value)()
     if isinstance(value, _SHARED):
         return value
     if isinstance(value, (tuple, torch.Size)) and all(isinstance(item, _SHARED) for item in value):
         return value
-    if type(value) in (dict, OrderedDict, list, set) and not value:
-        return type(value)()
     return copy.deepcopy(value, memo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -69,7 +71,7 @@ def test_a_wrong_multiple_is_refused() -> None:
 
 
 def test_smaller_members_are_prefixes_of_larger_ones() -> None:
-    family = Family(ConvNet(), (images(),), [Width(multiple=4, kinds=("width", "stream"))])
+    family: Any = Family(ConvNet(), (images(),), [Width(multiple=4, kinds=("width", "stream"))])
     full = family.space.largest()
     small, large = (family.member({**full, "blocks.0.width": width}) for width in (4, 12))
     wide, narrow = large.blocks[0].conv1.weight, small.blocks[0].conv1.weight
@@ -80,7 +82,7 @@ def test_smaller_members_are_prefixes_of_larger_ones() -> None:
 
 
 def test_heads_of_a_fused_projection_keep_their_queries_keys_and_values() -> None:
-    family = Family(ViT(), (vectors(3, 4, 6),), [Width(kinds=("heads",))])
+    family: Any = Family(ViT(), (vectors(3, 4, 6),), [Width(kinds=("heads",))])
     full = family.model.blocks[0].attn.qkv.weight.reshape(3, 4, 4, 16)
     net = family.member(family.space.complete({"blocks.0.attn.heads": 2}))
     assert torch.equal(net.blocks[0].attn.qkv.weight.reshape(3, 2, 4, 16), full[:, :2])

@@ -117,6 +117,7 @@ def _error(net: nn.Module, split: tuple[Tensor, Tensor]) -> float:
         return float((net(split[0]).argmax(1) != split[1]).float().mean())
 
 
+@pytest.mark.slow
 def test_on_digits_the_smallest_member_beats_the_same_slice_of_an_ordinary_network() -> None:
     data = _digits()
 

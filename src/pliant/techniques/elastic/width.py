@@ -37,8 +37,8 @@ class Width(Elastic):
         ratios: the options as shares of the full size, in (0, 1]; 1 is always an option.
         multiple: sizes are rounded to a multiple of this (hardware likes it); heads are not rounded.
         kinds: which axes bend: ``width`` (hidden layers), ``heads``, ``head_width``, ``group`` (query heads that
-            share a key head), ``stream`` (residual streams). Streams are left whole unless asked for: they reach further, but
-            every weight of the network then means something else in every member, which costs accuracy.
+            share a key head), ``stream`` (residual streams). Streams are left whole unless asked for: they reach
+            further, but every weight of the network then means something else in every member, which costs accuracy.
     """
 
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
