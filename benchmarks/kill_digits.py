@@ -79,7 +79,7 @@ def killed(task: str, out: Path, kills: int, whole: float, rng: random.Random) -
         process = start(task, out)
         try:
             # A start takes some seconds, so short lives keep a run in one stage and long ones end it.
-            process.communicate(timeout=rng.uniform(2, 10 + whole / 6))
+            process.communicate(timeout=rng.uniform(2, 10 + whole / 3))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -67,12 +67,15 @@ def compare(
     family.model.train()
     gathered = _gathered(family, config)
 
+    # A learning rate of zero keeps the weights what they are; the work is the same.
+    optimizers = [torch.optim.SGD(n.parameters(), lr=0.0, momentum=0.9) for n in (family.model, alone)]
+
     def member() -> None:
-        family.model.zero_grad(set_to_none=True)
+        optimizers[0].zero_grad(set_to_none=True)
         step(family.member(config), batch)
 
     def standing_alone() -> None:
-        alone.zero_grad(set_to_none=True)
+        optimizers[1].zero_grad(set_to_none=True)
         step(alone, batch)
 
     title, threads, repeats = f"{names[0]}: {names[1]}", torch.get_num_threads(), REPEATS[names[0]]
@@ -80,7 +83,7 @@ def compare(
     own, other = against(member, standing_alone, repeats)
     yield ratio(f"{title}, {threads} thread{'s' * (threads > 1)}", own, other, GATHERS if gathered else VIEWS, **facts)
     if threads == 1:
-        own, other = against(_stepping(member, family.model), _stepping(standing_alone, alone), repeats)
+        own, other = against(_and(member, optimizers[0].step), _and(standing_alone, optimizers[1].step), repeats)
         yield ratio(f"{title}, 1 thread, with SGD", own, other, None, **facts)
 
 
@@ -89,13 +92,10 @@ def step(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     F.cross_entropy(net(batch[0]), batch[1]).backward()
 
 
-def _stepping(call: Callable[[], None], net: nn.Module) -> Callable[[], None]:
-    # A learning rate of zero keeps the weights what they are; the work is the same.
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9)
-
+def _and(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], None]:
     def both() -> None:
-        call()
-        optimizer.step()
+        first()
+        second()
 
     return both
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils import _pytree as pytree
 from ..graph.slicing import Pick, Slicing, take
 
 Setter = Callable[[Tensor], None]
+_GRADIENT = attrgetter("grad")
 
 
 @cache
@@ -108,17 +110,36 @@ class ViewAlias:
         own.grad, self.buffer, self.buffer_pointer = view, buffer, buffer.data_ptr()
 
 
+class _Linked:
+    """Remembers how gradients were linked, to tell quickly whether they still are: it is asked twice in each step."""
+
+    def __init__(self, views: Sequence[ViewAlias]) -> None:
+        self._fulls, self._owns = [view.full for view in views], [view.own for view in views]
+        self._buffers, self._parts = list(map(_GRADIENT, self._fulls)), list(map(_GRADIENT, self._owns))
+        self._pointers = list(map(Tensor.data_ptr, self._buffers))
+
+    def still(self) -> bool:
+        """Return whether every gradient is the tensor that it was, and lies where it lay."""
+        return (
+            bool(self._fulls)
+            and all(map(is_, map(_GRADIENT, self._fulls), self._buffers))
+            and all(map(is_, map(_GRADIENT, self._owns), self._parts))
+            and list(map(Tensor.data_ptr, self._buffers)) == self._pointers
+        )
+
+
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
 
-    __slots__ = ("_fresh", "_picks", "_setters", "_state", "full", "own", "shape")
+    __slots__ = ("_fresh", "_index", "_setters", "_state", "full", "own", "shape")
 
     def __init__(self, full: nn.Parameter, picks: Sequence[Pick], setters: list[Setter]) -> None:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
-        self.full, self._picks, self._setters = full, picks, setters
+        self.full, self._setters = full, setters
         self.shape = tuple(len(_indices(p, s)) for p, s in zip(picks, full.shape, strict=True))
         self._state: tuple[int, int] = (-1, -1)
         self._fresh = False
+        self._index = _Index(picks)
         self.own = nn.Parameter(torch.empty(self.shape, dtype=full.dtype, device="meta"), full.requires_grad)
 
     def link(self, store: GradientStore, running: bool) -> None:
@@ -133,10 +154,10 @@ class GatherAlias:
             self._fresh = self._fresh and not running
             return
         # A new parameter each time: a backward pass that is still due keeps the old one and its values.
-        self.own = nn.Parameter(take(full.detach(), self._picks), full.requires_grad)
+        index = self._index
+        self.own = nn.Parameter(index.take(full.detach()), full.requires_grad)
         if full.requires_grad:
-            picks = self._picks
-            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, full, picks, store))
+            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store.of(full)))
         self._state, self._fresh = state, not running
         self._put()
 
@@ -153,24 +174,42 @@ class GatherAlias:
             setter(self.own)
 
 
-def _scatter(own: Tensor, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore) -> None:
-    if own.grad is None:
-        return
-    target = take(store.of(full), [pick if isinstance(pick, slice) else None for pick in picks])
-    gathered = [(dim, pick) for dim, pick in enumerate(picks) if isinstance(pick, np.ndarray)]
-    if len(gathered) == 1:
-        dim, pick = gathered[0]
-        target.index_add_(dim, torch.from_numpy(pick).to(target.device), own.grad)
-    else:
-        grid = torch.meshgrid(
-            *(
-                torch.from_numpy(pick if isinstance(pick, np.ndarray) else np.arange(size))
-                for pick, size in zip(picks, target.shape, strict=True)
-            ),
-            indexing="ij",
-        )
-        target.index_put_(tuple(axis.to(target.device) for axis in grid), own.grad, accumulate=True)
-    own.grad = None
+def _scatter(own: Tensor, index: _Index, buffer: Tensor) -> None:
+    if own.grad is not None:
+        index.add(buffer, own.grad)
+        own.grad = None
+
+
+class _Index:
+    """Takes picked places out of a tensor and adds others to them; the indices are made once."""
+
+    def __init__(self, picks: Sequence[Pick]) -> None:
+        self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
+        self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
+
+    def _on(self, device: torch.device) -> list[tuple[int, Tensor]]:
+        if self._places[0][1].device != device:
+            self._places = [(dim, places.to(device)) for dim, places in self._places]
+        return self._places
+
+    def take(self, value: Tensor) -> Tensor:
+        """Return a copy of what is picked."""
+        value = take(value, self._ranges)
+        for dim, places in self._on(value.device):
+            value = value.index_select(dim, places)
+        return value
+
+    def add(self, target: Tensor, addend: Tensor) -> None:
+        """Add to what is picked, in place."""
+        target = take(target, self._ranges)
+        places = self._on(target.device)
+        if len(places) == 1:
+            target.index_add_(*places[0], addend)
+            return
+        each = [torch.arange(size, device=target.device) for size in target.shape]
+        for dim, places_of_dim in places:
+            each[dim] = places_of_dim
+        target.index_put_(torch.meshgrid(*each, indexing="ij"), addend, accumulate=True)
 
 
 def _indices(pick: Pick, size: int) -> np.ndarray:
@@ -196,6 +235,8 @@ class AliasSet:
         self.views: list[ViewAlias] = []
         self.gathers: dict[str, GatherAlias] = {}
         self._setters: dict[str, list[Setter]] = {}
+        self._pointers: list[int] = []
+        self._linked = _Linked([])
 
     def supply(self, name: str) -> Tensor:
         """Return the member's tensor for a canonical name."""
@@ -207,6 +248,7 @@ class AliasSet:
                 return gather.own
             view = ViewAlias(full, picks)
             self.views.append(view)
+            self._pointers.append(full.data_ptr())
             return view.own
         if name in self._own_buffers:
             return take(full, picks).clone()
@@ -231,17 +273,25 @@ class AliasSet:
 
     def link(self, running: bool = False) -> None:
         """Bring every alias up to date; called when the member is asked for and before each forward (``running``)."""
-        for view in self.views:
-            view.follow()
+        pointers = [view.full.data_ptr() for view in self.views]
+        if pointers != self._pointers:
+            for view in self.views:
+                view.follow()
+            self._pointers = pointers
         for gather in self.gathers.values():
             gather.link(self._store, running)
         if torch.is_grad_enabled() and running:
             self._link_gradients()
 
     def _link_gradients(self) -> None:
+        if self._linked.still():
+            return
         learning = [view for view in self.views if view.full.requires_grad]
         # A tied parameter has one alias, so none is met twice here.
-        self._store.clear(view.full for view in learning if view.full.grad is None)
+        fulls = [*(view.full for view in learning), *(gather.full for gather in self.gathers.values())]
+        self._store.clear(full for full in fulls if full.requires_grad and full.grad is None)
+        if self._linked.still():  # most often the gradients had been cleared, and nothing else
+            return
         for view in learning:
             buffer = view.full.grad
             if (
@@ -251,6 +301,7 @@ class AliasSet:
                 or buffer.data_ptr() != view.buffer_pointer
             ):
                 view.link(self._store)
+        self._linked = _Linked(learning)
 
     def before_backward(self, outputs: Any) -> None:
         """Link the gradients again when a backward pass begins: many loops clear them after the forward."""

@@ -128,8 +128,9 @@ class Family:
         Raises:
             UnknownNameError: a choice or option that the space does not have.
         """
-        checked = self.space.check(config)
         self._follow()
+        # The keys of the cache have been checked.
+        checked = config if isinstance(config, Config) and config in self._members else self.space.check(config)
         found = self._members.get(checked)
         if found is None:
             draft = self.draft(checked)

@@ -166,7 +166,7 @@ class Tracer:
                 for dim in self.dims[node]:
                     self.freeze(dim, "constant", "a constant tensor that the code makes")
         else:
-            self.dims[node] = self.fixed(value.shape, "input", f"a size of the input {node.name!r}")
+            self.dims[node] = self.fixed(value.shape, "input", f"a size of the input {str(node.target)!r}")
             if value.dim() and int(value.shape[0]) == self._batch:
                 self.dims[node][0].source = (node.name, 0)
 
