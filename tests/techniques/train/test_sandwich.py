@@ -47,7 +47,8 @@ def test_the_largest_the_smallest_and_some_between_learn(between: int) -> None:
     twin = random.Random(0)
     assert configs[1:-1] == [SPACE.sample(twin) for _ in range(between)]
     assert turn.calls[0][1] == {}  # the largest learns from the labels alone
-    assert all(how == {"teacher": "outputs 1", "share": 0.3, "temperature": 2.0} for _, how in turn.calls[1:])
+    wanted = {"teacher": "outputs 1", "share": 0.3, "temperature": 2.0, "weight": 1 / (between + 1)}
+    assert all(how == wanted for _, how in turn.calls[1:])  # together they weigh as much as the largest
 
 
 def test_a_space_of_one_member_learns_once() -> None:
@@ -56,14 +57,14 @@ def test_a_space_of_one_member_learns_once() -> None:
     assert len(turn.calls) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"between": -1}, {"temperature": 0.0}, {"share": 1.5}, {"share": -0.1}])
+@pytest.mark.parametrize("wrong", [{"between": -1}, {"temperature": 0.0}, {"share": 1.5}, {"share": -0.1}, {"balance": 0.0}])
 def test_wrong_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(WrongShapeError, match="Sandwich needs between >= 0"):
         Sandwich(**wrong)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_its_gradient_is_the_sum_over_separate_networks(share: float) -> None:
+@pytest.mark.parametrize(("share", "balance"), [(0.0, 3.0), (0.5, 1.0), (1.0, 3.0)])
+def test_its_gradient_is_the_weighted_sum_over_separate_networks(share: float, balance: float) -> None:
     x, y = vectors(3, 4, 6), torch.tensor([0, 4, 2])
     family = Family(ViT(), (x,), [Width(multiple=4), Depth()])
     turn = TrainingStep(family, (x, y), F.cross_entropy, step=5, seed=2)
@@ -77,7 +78,7 @@ def test_its_gradient_is_the_sum_over_separate_networks(share: float) -> None:
         outputs = net(x)
         loss = F.cross_entropy(outputs, y)
         if teacher is not None:
-            loss = share * distillation_loss(outputs, teacher, 1.5) + (1 - share) * loss
+            loss = balance / 3 * (share * distillation_loss(outputs, teacher, 1.5) + (1 - share) * loss)
         loss.backward()
         slicing = family.draft(config).slicing()
         for name, parameter in net.named_parameters():
@@ -89,7 +90,7 @@ def test_its_gradient_is_the_sum_over_separate_networks(share: float) -> None:
     teacher = add(family.space.largest(), None)
     for config in configs:
         add(config, teacher)
-    Sandwich(between=2, share=share, temperature=1.5).step(turn)
+    Sandwich(between=2, share=share, balance=balance, temperature=1.5).step(turn)
     for parameter in family.parameters():
         wanted = want[names[id(parameter)]]
         assert parameter.grad is not None

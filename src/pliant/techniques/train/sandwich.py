@@ -4,10 +4,12 @@ The largest member learns from the labels, the others from the largest member's 
 distillation). The papers' claim: training both ends bounds all members between them, and with in-place distillation
 one run serves every width (universally slimmable networks), and depth, kernel and resolution too (BigNAS).
 
-This implementation differs in one thing: by default the others learn half from the labels and half from the teacher,
-as Once-for-all does. With the teacher alone (``share=1``, the papers' way) a family trained from scratch for few steps
-learns from a teacher that knows nothing yet: on the digits task it ended several times worse for every member.
-No special initialisation or schedule here; those are the loop's and the model's business.
+This implementation differs in two defaults, both for families trained from scratch for few steps. The others learn
+half from the labels and half from the teacher, as in Once-for-all: a teacher that knows nothing yet teaches noise, and
+with the teacher alone (``share=1``, the papers' way) every member of the digits family ended several times worse. And
+the others' losses weigh together as much as the largest member's, not each as much (the papers' plain sum): three
+small members against one large one slowed all of them down. No special initialisation or schedule here; those are the
+loop's and the model's business.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ class Sandwich(Recipe):
         between: how many random members learn beside the two ends.
         share: how much of the others' loss is distillation from the largest member, the rest being the labels' loss;
             1 is the papers' recipe, 0 is no distillation.
+        balance: what the others' losses weigh together, the largest member's weighing 1; shared evenly among them.
         temperature: softens the teacher's outputs.
     """
 
     between: int = 2
     share: float = 0.5
+    balance: float = 1.0
     temperature: float = 1.0
 
     paper: ClassVar[Paper | None] = Paper(
@@ -41,10 +45,10 @@ class Sandwich(Recipe):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if self.between < 0 or self.temperature <= 0 or not 0 <= self.share <= 1:
+        if self.between < 0 or self.temperature <= 0 or self.balance <= 0 or not 0 <= self.share <= 1:
             raise WrongShapeError(
-                "Sandwich needs between >= 0, share from 0 to 1 and temperature > 0; "
-                f"got {self.between}, {self.share} and {self.temperature}"
+                "Sandwich needs between >= 0, share from 0 to 1, balance > 0 and temperature > 0; "
+                f"got {self.between}, {self.share}, {self.balance} and {self.temperature}"
             )
 
     def step(self, turn: Turn) -> None:
@@ -54,5 +58,6 @@ class Sandwich(Recipe):
         if smallest == largest:
             return
         others = [turn.space.sample(turn.rng) for _ in range(self.between)]
+        weight = self.balance / (len(others) + 1)
         for config in (*others, smallest):
-            turn.learn(config, teacher=teacher, share=self.share, temperature=self.temperature)
+            turn.learn(config, teacher=teacher, share=self.share, temperature=self.temperature, weight=weight)
