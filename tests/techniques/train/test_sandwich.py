@@ -57,7 +57,9 @@ def test_a_space_of_one_member_learns_once() -> None:
     assert len(turn.calls) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"between": -1}, {"temperature": 0.0}, {"share": 1.5}, {"share": -0.1}, {"balance": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"between": -1}, {"temperature": 0.0}, {"share": 1.5}, {"share": -0.1}, {"balance": 0.0}]
+)
 def test_wrong_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(WrongShapeError, match="Sandwich needs between >= 0"):
         Sandwich(**wrong)
