@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ..checks import CaptureError, MissingExtraError, VerificationError
 from ..export import Artefact, export
 from ..family.family import Family
 from ..files import write_json
@@ -54,17 +55,39 @@ class Workshop:
             return stored
         net = self.family.extract(config)
         gap = self.family.verify(config)
-        artefacts = [export(net, place / f"{self._stem(suffix)}.{suffix}", self.timing) for suffix in FORMATS]
+        artefacts, failures = self._exports(net, place)
         row = MemberRow(
             id=id_,
             role="front",
             config=dict(config),
             measurements=self._measure(net, searched),
             kept=kept(self.family, config),
-            proof=Proof(_checks(gap, artefacts), tuple(_row(artefact, self.folder) for artefact in artefacts)),
+            proof=Proof(
+                (*self._equality(gap), *_checks(artefacts), *failures),
+                tuple(_row(artefact, self.folder) for artefact in artefacts),
+            ),
         )
         write_json(place / "member.json", {"config": config.to_json(), "row": _plain(row)})
         return row
+
+    def _exports(self, net: nn.Module, place: Path) -> tuple[list[Artefact], list[Check]]:
+        """Export to every format; one that fails is a failed check of the member, not the end of the run."""
+        artefacts, failures = [], []
+        for suffix in FORMATS:
+            try:
+                artefacts.append(export(net, place / f"{self._stem(suffix)}.{suffix}", self.timing))
+            except (CaptureError, VerificationError, MissingExtraError) as error:
+                failures.append(Check(f"exported to {suffix}", False, str(error)))
+        return artefacts, failures
+
+    def _equality(self, gap: float) -> tuple[Check, ...]:
+        family = self.family
+        forms = (
+            Check("module form equals graph form", gap <= 1e-5, f"{gap:.1e}, at most 1e-5 allowed")
+            if family.form == "module"
+            else Check("in graph form", True, f"the network's own class cannot hold it: {family.why_graph}")
+        )
+        return (Check("extracted network equals the member", True, "on the example, at most 1e-6 apart"), forms)
 
     def _stem(self, suffix: str) -> str:
         # The weights' card stands beside them with the suffix .json; the program's file must not share its stem.
@@ -84,10 +107,10 @@ class Workshop:
         """Measure every member again, in ONNX Runtime (the exported files) and in torch, all in one loop each."""
         everyone = [reference, *rows]
         nets = [self.family.extract(Config(row.config)) for row in everyone]
-        runtimes = {
-            "onnxruntime": [self._session(row, net) for row, net in zip(everyone, nets, strict=True)],
-            "torch": [partial(net, *self.timing) for net in nets],
-        }
+        runtimes: dict[str, list[Any]] = {"torch": [partial(net, *self.timing) for net in nets]}
+        if all(any(artefact.format == "onnx" for artefact in row.artefacts) for row in everyone):
+            sessions = [self._session(row, net) for row, net in zip(everyone, nets, strict=True)]
+            runtimes = {"onnxruntime": sessions, **runtimes}
         found: dict[str, dict[str, Measurement]] = {row.id: {} for row in everyone}
         for runtime, calls in runtimes.items():
             with torch_threads(self.threads), torch.no_grad():
@@ -138,16 +161,12 @@ def _drops(family: Family) -> bool:
     return bool(family.draft(family.space.smallest()).slicing().dropped)
 
 
-def _checks(gap: float, artefacts: list[Artefact]) -> tuple[Check, ...]:
-    rows = [
-        Check("extracted network equals the member", True, "on the example, at most 1e-6 apart"),
-        Check("module form equals graph form", gap <= 1e-5, f"{gap:.1e}, at most 1e-5 allowed"),
+def _checks(artefacts: list[Artefact]) -> list[Check]:
+    return [
+        Check(f"{a.format} equals the network", a.max_error <= 1e-4, f"{a.max_error:.1e} of 1e-4")
+        for a in artefacts
+        if a.max_error is not None
     ]
-    for artefact in artefacts:
-        if artefact.max_error is not None:
-            passed = artefact.max_error <= 1e-4
-            rows.append(Check(f"{artefact.format} equals the network", passed, f"{artefact.max_error:.1e} of 1e-4"))
-    return tuple(rows)
 
 
 def _row(artefact: Artefact, folder: Path) -> ArtefactRow:
