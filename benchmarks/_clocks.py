@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
 
 import numpy as np
 import torch
 
 WARM_UP = 3
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-@cache
-def keep_memory() -> None:
-    """Tell the C library to keep freed memory: else one call pays for the pages that the other one gave back.
-
-    Does nothing where the library is not glibc.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
-        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def against(own: Callable[[], object], other: Callable[[], object], repeats: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +20,6 @@ def against(own: Callable[[], object], other: Callable[[], object], repeats: int
     time on the wall.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    keep_memory()
     calls, samples = (own, other), np.empty((2, repeats))
     for _ in range(WARM_UP):
         for call in calls:
