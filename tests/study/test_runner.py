@@ -248,3 +248,15 @@ def test_one_config_is_a_space_too() -> None:
             self.space = Space([Choice("layer.0", (4,)), Choice("layer.1", (4,))])
 
     assert len(search(One(), objectives(), 10).trials) == 1
+
+
+def test_equal_networks_are_measured_once_and_the_searcher_hears_its_own_names() -> None:
+    class Folded(Toy):
+        def canonical(self, config: Config) -> Config:
+            return Config({**config, "layer.0": 5})
+
+    toy, searcher = Folded(choices=2), Stubborn()
+    study = search(toy, objectives(), 10, searcher=searcher)
+    assert [trial.config["layer.0"] for trial in study.trials] == [5, 5]
+    assert len(toy.built) == 2
+    assert {config for config, _, _ in searcher.told} == {toy.space.smallest(), toy.space.largest()}

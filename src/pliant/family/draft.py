@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
@@ -31,6 +31,16 @@ class Draft:
     def drop(self, block: str) -> None:
         """Leave a block out."""
         self._drop[block] = None
+
+    @property
+    def kept(self) -> Mapping[str, int | Sequence[int]]:
+        """What stays of each axis, as decided so far."""
+        return self._keep
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The blocks that are left out, as decided so far."""
+        return tuple(self._drop)
 
     def then(self, edit: Edit) -> None:
         """Change the built network by ``edit``, after slicing, in the order of the stages."""

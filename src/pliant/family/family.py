@@ -25,6 +25,7 @@ from ..space.choice import Choice
 from ..space.config import Config
 from ..space.space import Space
 from .aliases import AliasSet, GradientStore
+from .canonical import Canonical
 from .draft import Draft
 from .place import Placed
 from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
@@ -80,6 +81,7 @@ class Family:
         self.prepared = False
         self.form, self.rescale, self.why_graph = "module", False, ""
         self._module_form = ModuleForm(model, self.analysis)
+        self._canonical_config = Canonical(self.analysis, self.space, self.draft)
         self._choose_form()
 
     # ---- what it is ------------------------------------------------------------------------------------------------
@@ -117,6 +119,14 @@ class Family:
                 draft.analysis = placed.part(self.analysis)
                 placed.technique.apply(draft, mine)
         return draft
+
+    def canonical(self, config: Mapping[str, Any]) -> Config:
+        """Return the config that stands for all that give the same network: sizes inside left-out blocks are largest.
+
+        Raises:
+            UnknownNameError: a choice or option that the space does not have.
+        """
+        return self._canonical_config.of(self.space.check(config))
 
     # ---- members ---------------------------------------------------------------------------------------------------
     def member(self, config: Mapping[str, Any]) -> nn.Module:

@@ -103,7 +103,8 @@ class _Run:
         while len(self._stored) < budget:
             if len(self._stored) >= space.size:
                 return f"the space is exhausted: all its {space.size} configs were measured"
-            config = space.check(proposer.ask())
+            asked = space.check(proposer.ask())
+            config = self._canonical(asked)
             known_in_a_row = known_in_a_row + 1 if config in self._told else 0
             if known_in_a_row >= _TRIES:
                 return (
@@ -113,12 +114,18 @@ class _Run:
             if config not in self._stored:
                 self._catch_up(proposer)
                 self._stored[config] = self._measure(config)
-            self._tell(proposer, self._stored[config])
+            self._tell(proposer, self._stored[config], asked)
         return ""
 
-    def _tell(self, proposer: Proposer, trial: Trial) -> None:
+    def _canonical(self, config: Config) -> Config:
+        """Return the config that is measured for all with the same network, where the family can say which."""
+        same = getattr(self._family, "canonical", None)
+        return config if same is None else same(config)
+
+    def _tell(self, proposer: Proposer, trial: Trial, asked: Config | None = None) -> None:
+        """Tell a trial, by the name that the searcher asked for it."""
         self._told[trial.config] = trial
-        proposer.tell(trial.config, self._plan.minimised(trial.values), trial.violation)
+        proposer.tell(asked or trial.config, self._plan.minimised(trial.values), trial.violation)
 
     def _catch_up(self, proposer: Proposer) -> None:
         """Tell what is stored and was not asked for: there is none unless the searcher's code has changed since."""
