@@ -109,6 +109,10 @@ class Turn(Protocol):
         """
         ...
 
+    def update(self) -> None:
+        """Let the optimizer use what has been learnt so far; the loop does so by itself after the recipe's step."""
+        ...
+
 
 class Recipe(Technique):
     """A technique that trains a family: which members learn at each step, and from whom."""

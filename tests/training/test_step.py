@@ -103,6 +103,16 @@ def test_members_drawn_depend_on_the_seed_and_the_step_only() -> None:
     assert drawn(3, 1) != drawn(3, 2)
 
 
+def test_without_an_optimizer_at_hand_an_update_leaves_the_gradients_to_add_up() -> None:
+    family = mlp(dropout=0.0)
+    step = TrainingStep(family, batch(0), loss)
+    step.learn(family.space.smallest())
+    before = family.model.fc2.weight.grad.clone()
+    step.update()
+    step.learn(family.space.smallest())
+    assert torch.allclose(family.model.fc2.weight.grad, 2 * before)
+
+
 def test_gradient_norm() -> None:
     parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))]
     assert gradient_norm(parameters, 1.0) == 0

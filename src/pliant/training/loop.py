@@ -116,16 +116,24 @@ class _Plan:
             family.model.train()
         self._set_rates(step)
         self.optimizer.zero_grad(set_to_none=True)
-        turn = TrainingStep(family, batch, self.loss, step, self.seed)
+
+        def optimise() -> float:
+            norm = gradient_norm(family.parameters(), self.clip)
+            if not math.isfinite(norm):
+                raise TrainingDivergedError(
+                    f"the gradients are {norm} at step {step}, after members {[c.to_json() for c in turn.losses]}; "
+                    "try a lower learning rate"
+                )
+            self.optimizer.step()
+            return norm
+
+        def update() -> None:
+            optimise()
+            self.optimizer.zero_grad(set_to_none=True)
+
+        turn = TrainingStep(family, batch, self.loss, step, self.seed, update)
         self.recipe.step(turn)
-        norm = gradient_norm(family.parameters(), self.clip)
-        if not math.isfinite(norm):
-            raise TrainingDivergedError(
-                f"the gradients are {norm} at step {step}, after members {[c.to_json() for c in turn.losses]}; "
-                "try a lower learning rate"
-            )
-        self.optimizer.step()
-        return Progress(step + 1, self.steps, turn.losses, norm, float(self.optimizer.param_groups[0]["lr"]))
+        return Progress(step + 1, self.steps, turn.losses, optimise(), float(self.optimizer.param_groups[0]["lr"]))
 
     def _set_rates(self, step: int) -> None:
         """Set every group's learning rate as a function of the step alone, so that a resumed run needs no state."""

@@ -59,10 +59,21 @@ class TrainingStep:
         loss: ``loss(outputs, targets)``, a scalar.
         step: the step's number; with ``seed`` it determines the random members.
         seed: the run's seed.
+        update: clips, steps the optimizer and clears the gradients; a recipe may ask for it within the step. Without
+            it the gradients of all members add up, and the caller's own optimizer step follows.
     """
 
-    def __init__(self, family: Family, batch: Any, loss: Loss, step: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        family: Family,
+        batch: Any,
+        loss: Loss,
+        step: int = 0,
+        seed: int = 0,
+        update: Callable[[], None] | None = None,
+    ) -> None:
         self.family, self.loss, self.step = family, loss, step
+        self._update = update
         self.space: Space = family.space
         self.rng = random.Random(f"{seed}:{step}")  # a string seed is hashed the same in every process
         self.losses: dict[Config, float] = {}
@@ -110,6 +121,11 @@ class TrainingStep:
         (loss * weight if weight != 1.0 else loss).backward()
         self.losses[config] = value
         return pytree.tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, outputs)
+
+    def update(self) -> None:
+        """Let the optimizer use what has been learnt so far, where the loop allows that; else gradients add up."""
+        if self._update is not None:
+            self._update()
 
 
 def gradient_norm(parameters: Iterable[torch.nn.Parameter], clip: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -31,6 +32,9 @@ class Notes:
     def learn(self, config: Config, **how: Any) -> str:
         self.calls.append((config, how))
         return f"outputs {len(self.calls)}"
+
+    def update(self) -> None:
+        self.calls.append((self.space.largest(), {"update": True}))
 
 
 SPACE = Space([Choice("a", (1, 2, 3)), Choice("b", (1, 2, 3, 4))])
@@ -97,6 +101,41 @@ def test_its_gradient_is_the_weighted_sum_over_separate_networks(share: float, b
         wanted = want[names[id(parameter)]]
         assert parameter.grad is not None
         assert float((parameter.grad - wanted).abs().max()) <= 1e-6 * max(1.0, float(wanted.abs().max()))
+
+
+def test_one_optimizer_step_after_each_member() -> None:
+    turn: Any = Notes(SPACE)
+    Sandwich(between=1, together=False).step(turn)
+    assert ["update" in how for _, how in turn.calls] == [False, True, False, True, False]  # the loop does the last
+    assert [how["weight"] for _, how in turn.calls if "weight" in how] == [1.0, 1.0]
+
+
+def test_the_second_member_starts_from_what_the_first_has_changed() -> None:
+    """Plain gradient descent by hand, on the two networks extracted one after the other."""
+    x, y = vectors(3, 4, 6), torch.tensor([0, 4, 2])
+    family = Family(ViT(), (x,), [Width(multiple=4)])
+    family.prepared = True  # nothing is sorted: the twin is not either
+    twin = Family(copy.deepcopy(family.model), (x,), [Width(multiple=4)])
+    optimizer = torch.optim.SGD(family.parameters(), lr=0.1)
+    recipe = Sandwich(between=0, share=0.4, together=False)
+    train(family, [(x, y)], F.cross_entropy, steps=1, recipe=recipe, optimizer=optimizer, clip=None, warmup=0)
+
+    def descend(config: Config, teacher: Tensor | None) -> Tensor:
+        outputs = twin.member(config)(x)
+        loss = F.cross_entropy(outputs, y)
+        if teacher is not None:
+            loss = 0.4 * distillation_loss(outputs, teacher) + 0.6 * loss
+        twin.model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter -= 0.1 * (parameter.grad if parameter.grad is not None else 0.0)
+        return outputs.detach()
+
+    teacher = descend(twin.space.largest(), None)
+    descend(twin.space.smallest(), teacher)
+    for own, wanted in zip(family.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(own, wanted, atol=1e-6)
 
 
 class Largest(Recipe):

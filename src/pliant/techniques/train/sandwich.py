@@ -31,12 +31,15 @@ class Sandwich(Recipe):
             1 is the papers' recipe, 0 is no distillation.
         balance: what the others' losses weigh together, the largest member's weighing 1; shared evenly among them.
         temperature: softens the teacher's outputs.
+        together: one optimizer step for all members of a batch, on the sum of their gradients (the papers' way); else
+            one after each member, each loss weighing 1.
     """
 
     between: int = 2
     share: float = 0.5
     balance: float = 1.0
     temperature: float = 1.0
+    together: bool = True
 
     paper: ClassVar[Paper | None] = Paper(
         "Yu, Huang", 2019, "Universally Slimmable Networks and Improved Training Techniques", "1903.05134"
@@ -58,6 +61,8 @@ class Sandwich(Recipe):
         if smallest == largest:
             return
         others = [turn.space.sample(turn.rng) for _ in range(self.between)]
-        weight = self.balance / (len(others) + 1)
+        weight = self.balance / (len(others) + 1) if self.together else 1.0
         for config in (*others, smallest):
+            if not self.together:
+                turn.update()
             turn.learn(config, teacher=teacher, share=self.share, temperature=self.temperature, weight=weight)
