@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from pliant import catalog
 from pliant.checks import PliantError, TrainingDivergedError, WrongShapeError
 from pliant.family import Family
+from pliant.technique import Recipe
 from pliant.training import Progress, train
 from pliant.training.checkpoint import latest_checkpoint
 from tests.training.toy import batch, batches, convnet, loss, mlp, pictures, same, state
+
+
+class Largest(Recipe):
+    """Ordinary training: one optimizer step in each step."""
+
+    def step(self, turn: Any) -> None:
+        turn.learn(turn.space.largest())
 
 
 class Stopped(Exception):  # noqa: N818
@@ -211,7 +219,7 @@ def test_clipping(clip: float | None) -> None:
     family.prepare()
     before = state(family)
     optimizer = torch.optim.SGD(family.parameters(), lr=1.0)
-    last = train(family, batches, loss, steps=1, optimizer=optimizer, clip=clip, warmup=0)
+    last = train(family, batches, loss, steps=1, recipe=Largest(), optimizer=optimizer, clip=clip, warmup=0)
     moved = torch.stack([(value - before[name]).norm() for name, value in state(family).items()]).norm()
     assert last.gradient_norm > 0.01
     assert float(moved) == pytest.approx(clip if clip is not None else last.gradient_norm, rel=1e-3)

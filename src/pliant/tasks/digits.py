@@ -24,7 +24,7 @@ VARIANTS = ("vit", "convnet")
 SETTINGS: dict[str, Any] = {
     "batch": 64,
     "steps": 1200,
-    "lr": 3e-3,
+    "lr": 2e-3,
     "weight_decay": 0.05,
     "warmup": 60,
     "unit": "%",

@@ -43,7 +43,7 @@ SPACE = Space([Choice("a", (1, 2, 3)), Choice("b", (1, 2, 3, 4))])
 @pytest.mark.parametrize("between", [0, 1, 3])
 def test_the_largest_the_smallest_and_some_between_learn(between: int) -> None:
     turn: Any = Notes(SPACE)
-    Sandwich(between=between, share=0.3, temperature=2.0).step(turn)
+    Sandwich(between=between, share=0.3, temperature=2.0, together=True).step(turn)
     configs = [config for config, _ in turn.calls]
     assert len(configs) == between + 2
     assert configs[0] == SPACE.largest()
@@ -96,7 +96,7 @@ def test_its_gradient_is_the_weighted_sum_over_separate_networks(share: float, b
     teacher = add(family.space.largest(), None)
     for config in configs:
         add(config, teacher)
-    Sandwich(between=2, share=share, balance=balance, temperature=1.5).step(turn)
+    Sandwich(between=2, share=share, balance=balance, temperature=1.5, together=True).step(turn)
     for parameter in family.parameters():
         wanted = want[names[id(parameter)]]
         assert parameter.grad is not None

@@ -7,9 +7,11 @@ one run serves every width (universally slimmable networks), and depth, kernel a
 This implementation differs in two defaults, both for families trained from scratch for few steps. The others learn
 half from the labels and half from the teacher, as in Once-for-all: a teacher that knows nothing yet teaches noise, and
 with the teacher alone (``share=1``, the papers' way) every member of the digits family ended several times worse. And
-the others' losses weigh together as much as the largest member's, not each as much (the papers' plain sum): three
-small members against one large one slowed all of them down. No special initialisation or schedule here; those are the
-loop's and the model's business.
+the optimizer steps after each member, not once on the sum of all gradients (``together=True``, the papers' way): the
+smallest members then learn as fast as they would alone, where the sum left them several hundred steps behind. It takes
+as many optimizer steps as members, and each step of an optimizer that adapts (Adam) moves the shared weights by about
+the learning rate, so that rates a little lower than for one network serve best. No special initialisation or schedule
+here; those are the loop's and the model's business.
 """
 
 from __future__ import annotations
@@ -29,17 +31,18 @@ class Sandwich(Recipe):
         between: how many random members learn beside the two ends.
         share: how much of the others' loss is distillation from the largest member, the rest being the labels' loss;
             1 is the papers' recipe, 0 is no distillation.
-        balance: what the others' losses weigh together, the largest member's weighing 1; shared evenly among them.
+        balance: where they learn ``together``, what the others' losses weigh together, the largest member's weighing
+            1; shared evenly among them.
         temperature: softens the teacher's outputs.
-        together: one optimizer step for all members of a batch, on the sum of their gradients (the papers' way); else
-            one after each member, each loss weighing 1.
+        together: one optimizer step for all members of a batch, on the weighted sum of their gradients; else one after
+            each member. In a loop of your own, without the optimizer given to :class:`TrainingStep`, gradients add up.
     """
 
     between: int = 2
     share: float = 0.5
     balance: float = 1.0
     temperature: float = 1.0
-    together: bool = True
+    together: bool = False
 
     paper: ClassVar[Paper | None] = Paper(
         "Yu, Huang", 2019, "Universally Slimmable Networks and Improved Training Techniques", "1903.05134"
