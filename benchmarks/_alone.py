@@ -41,14 +41,15 @@ def fresh(task: Task, config: Config, seed: int) -> nn.Module:
     return net
 
 
-def train_alone(task: Task, config: Config, seed: int, steps: int) -> nn.Module:
+def train_alone(task: Task, config: Config, seed: int, steps: int, rate: float = 1.0) -> nn.Module:
     """Train such a network: a family without choices, so optimizer, schedule, batches and clipping are the same.
 
+    The learning rate is ``rate`` times the task's: that was chosen for the family, which may want another one.
     Its normalisation statistics are estimated anew as well, from the batches that members use.
     """
     family = Family(fresh(task, config, seed), task.example_args())
     calibrate(family, task, seed)
-    teach(family, task, seed, steps)
+    teach(family, task, seed, steps, rate)
     return family.ready({})
 
 
@@ -59,11 +60,13 @@ def train_family(task: Task, seed: int, steps: int) -> Family:
     return family
 
 
-def teach(family: Family, task: Task, seed: int, steps: int) -> None:
+def teach(family: Family, task: Task, seed: int, steps: int, rate: float = 1.0) -> None:
     """Train as `pliant run` does."""
     settings = task.settings
     optimizer = torch.optim.AdamW(
-        family.parameters(), lr=float(settings.get("lr", 1e-3)), weight_decay=float(settings.get("weight_decay", 0.05))
+        family.parameters(),
+        lr=rate * float(settings.get("lr", 1e-3)),
+        weight_decay=float(settings.get("weight_decay", 0.05)),
     )
     warmup = float(settings.get("warmup", 0)) / max(1, steps)
     train(

@@ -1,8 +1,9 @@
 """Members of a family against networks of the same shapes trained alone, and against the full network.
 
 For every seed the family is trained by the default recipe for the task's own steps, and each shape alone for as many
-(see ``_alone.py`` for its initialisation). Compared are test errors (mean and spread over the seeds), MACs, and latency
-in ONNX Runtime at batch 64 with one thread, by turns with the full network.
+(see ``_alone.py`` for its initialisation), with several learning rates: for each shape the one with the lowest
+validation error, averaged over the seeds, counts. Compared are test errors (mean and spread over the seeds), MACs, and
+latency in ONNX Runtime at batch 64 with one thread, by turns with the full network.
 
 It takes long, so ``python -m benchmarks`` leaves it out: ``python -m benchmarks quality --task digits --seeds 5``.
 Finished seeds are kept under bench-out/quality/ and not trained again.
@@ -37,6 +38,8 @@ LIMITS = {"digits": (0.5, 1.5, 4.0, 2.0), "charlm": (0.05, 0.15, 1.0, 2.0)}
 NONE = 100.0  # stands for the error of a member that does not exist
 
 Rows = dict[str, dict[str, float]]  # id of a member -> its measured values
+Pair = tuple[float, float]  # test error, validation error
+Trained = dict[str, dict[str, Pair]]  # id of a member -> "member", or a learning rate's factor when alone
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -46,6 +49,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="the task's own if not given")
     parser.add_argument("--run", type=Path, help="a finished run, whose recommended members are compared")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[1.0, 1.5, 2.0], help="times the task's learning rate, when alone"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of training; latency is measured with one")
     return parser.parse_args(arguments)
 
@@ -63,7 +69,7 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     steps = asked.steps or int(task.settings["steps"])
     family = build_family(task, default_choices(), (), 0)
     members = shapes(family, asked.run)
-    seeds = [one_seed(task, members, seed, steps) for seed in range(asked.seeds)]
+    seeds = [one_seed(task, members, seed, steps, asked.rates) for seed in range(asked.seeds)]
     return figures(task, members, seeds, costs(family, task, members), steps)
 
 
@@ -79,29 +85,39 @@ def shapes(family: Family, folder: Path | None) -> dict[str, Config]:
     return full | {row.id: family.space.check(row.config) for row in rows}
 
 
-def one_seed(task: Task, members: dict[str, Config], seed: int, steps: int) -> Rows:
+def one_seed(task: Task, members: dict[str, Config], seed: int, steps: int, rates: Sequence[float]) -> Trained:
     """Train the family and every shape alone from one seed; what was done before is read again."""
     asked = {"task": task.digest, "steps": steps, "members": {name: c.key for name, c in members.items()}}
     path = OUT / "quality" / f"{task.name.replace(':', '-')}-{seed}.json"
-    if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["asked"] == asked:
-            rows: Rows = stored["rows"]
-            return rows
-    family = train_family(task, seed, steps)
-    rows = {}
+    found: dict[str, Any] = {"asked": asked, "rows": {}}
+    if path.exists() and (stored := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
+        found = stored
+    rows: Trained = found["rows"]
+    if not rows:
+        family = train_family(task, seed, steps)
+        for name, config in members.items():
+            rows[name] = {"member": errors(task, family.ready(config))}
+        write_json(path, found)
     for name, config in members.items():
-        own = error(task, family.ready(config))
-        alone = error(task, train_alone(task, config, seed, steps))
-        rows[name] = {"member": own, "alone": alone}
-        print(f"seed {seed}, {name}: member {own:.3f}, alone {alone:.3f}", flush=True)
-    write_json(path, {"asked": asked, "rows": rows})
+        for rate in rates:
+            if f"{rate:g}" not in rows[name]:
+                rows[name][f"{rate:g}"] = errors(task, train_alone(task, config, seed, steps, rate))
+                write_json(path, found)
+        shown = ", ".join(f"{key}: {pair[0]:.3f}" for key, pair in rows[name].items())
+        print(f"seed {seed}, {name}: {shown}", flush=True)
     return rows
 
 
-def error(task: Task, net: torch.nn.Module) -> float:
-    """Return the task's error on the test split."""
-    return next(iter(task.evaluate(net, "test").values()))
+def errors(task: Task, net: torch.nn.Module) -> Pair:
+    """Return the task's error on the test split and on the validation split."""
+    test, validation = (next(iter(task.evaluate(net, split).values())) for split in ("test", "validation"))
+    return test, validation
+
+
+def best_rate(name: str, seeds: list[Trained]) -> str:
+    """Return the factor of the learning rate with which a shape trained alone had the lowest validation error."""
+    factors = [key for key in seeds[0][name] if key != "member"]
+    return min(factors, key=lambda key: float(np.mean([rows[name][key][1] for rows in seeds])))
 
 
 def costs(family: Family, task: Task, members: dict[str, Config]) -> Rows:
@@ -126,17 +142,19 @@ def costs(family: Family, task: Task, members: dict[str, Config]) -> Rows:
     return found
 
 
-def figures(task: Task, members: dict[str, Config], seeds: list[Rows], cost: Rows, steps: int) -> list[Figure]:
+def figures(task: Task, members: dict[str, Config], seeds: list[Trained], cost: Rows, steps: int) -> list[Figure]:
     """Return one figure per member against trained-alone, and that of the best small member against the full one."""
     beyond, more, smaller, faster = LIMITS[task.name.partition(":")[0]]
     unit = str(task.settings.get("unit", ""))
     made, best, which = [], NONE, "none is as small and as fast"
-    full = np.array([rows["full"]["member"] for rows in seeds])
+    full = np.array([rows["full"]["member"][0] for rows in seeds])
     for name in members:
-        own, alone = (np.array([rows[name][key] for rows in seeds]) for key in ("member", "alone"))
+        rate = best_rate(name, seeds)
+        own, alone = (np.array([rows[name][key][0] for rows in seeds]) for key in ("member", rate))
         facts: dict[str, Any] = {
             "member": f"{own.mean():.3f} ± {own.std():.3f}",
             "alone": f"{alone.mean():.3f} ± {alone.std():.3f}",
+            "alone, times the learning rate": rate,
             **{f"{key} of full" if key != "ms" else key: value for key, value in cost[name].items()},
         }
         gap, spread = float((own - alone).mean()), float((own - alone).std())

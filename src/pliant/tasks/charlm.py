@@ -28,7 +28,7 @@ VARIANTS = ("gpt",)
 SETTINGS: dict[str, Any] = {
     "batch": 16,
     "steps": 1200,
-    "lr": 4e-3,
+    "lr": 2.5e-3,
     "weight_decay": 0.05,
     "warmup": 50,
     "unit": "bits",

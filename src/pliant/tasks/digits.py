@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "tolerance": 1.5,
     "budget": 60,
     "quick": {"steps": 800, "budget": 24},
-    "convnet": {"lr": 4e-3, "weight_decay": 0.02, "steps": 600, "quick": {"steps": 300, "budget": 24}},
+    "convnet": {"lr": 2.5e-3, "weight_decay": 0.02, "steps": 600, "quick": {"steps": 300, "budget": 24}},
 }
 
 SPLITS = ("train", "validation", "test")
