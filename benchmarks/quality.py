@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="the task's own if not given")
     parser.add_argument("--run", type=Path, help="a finished run, whose recommended members are compared")
     parser.add_argument(
-        "--rates", type=float, nargs="+", default=[1.0, 1.5, 2.0], help="times the task's learning rate, when alone"
+        "--rates", type=float, nargs="+", default=[1.0, 1.5], help="times the task's learning rate, when alone"
     )
     parser.add_argument("--threads", type=int, default=1, help="of training; latency is measured with one")
     return parser.parse_args(arguments)

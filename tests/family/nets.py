@@ -124,15 +124,18 @@ class Twice(nn.Module):
 
 
 class HardCoded(nn.Module):
-    """``(B, 4, 16) -> (B, 3)``: its forward writes its sizes as numbers, so that only the graph can be cut."""
+    """``(B, 4, 16) -> (B, 3)``: its forward writes its sizes as numbers, and checks them if ``strict``."""
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
         super().__init__()
+        self.strict = strict
         self.qkv, self.proj, self.norm = nn.Linear(16, 96), nn.Linear(32, 16), nn.LayerNorm(16)
         self.out = nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (t.reshape(-1, 4, 4, 8).transpose(1, 2) for t in self.qkv(self.norm(x)).split(32, -1))
+        if self.strict and q.shape[1:] != (4, 4, 8):
+            raise ValueError("4 heads, 8 wide")
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 4, 32)
         return self.out((x + self.proj(mixed)).mean(1))
 
@@ -147,6 +150,8 @@ class HardCodedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(torch.relu(self.norm(self.conv(x))))
+        if x.shape[1] != 16:
+            raise ValueError("16 channels")
         return self.out(x.reshape(-1, 16, 16).mean(2))
 
 

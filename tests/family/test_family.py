@@ -43,11 +43,12 @@ DEEP: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
 FLAT: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "branches": (Branches, lambda: vectors(4, 8)),
     "twice": (Twice, lambda: vectors(4, 8)),
+    "hard-coded": (HardCoded, lambda: vectors(3, 4, 16)),
+    "torch attention": (TorchAttention, lambda: vectors(3, 4, 16)),
 }
 GRAPH: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
-    "hard-coded": (HardCoded, lambda: vectors(3, 4, 16)),
+    "hard-coded and checked": (lambda: HardCoded(strict=True), lambda: vectors(3, 4, 16)),
     "hard-coded with statistics": (HardCodedNorm, lambda: vectors(3, 3, 4, 4)),
-    "torch attention": (TorchAttention, lambda: vectors(3, 4, 16)),
 }
 EVERY = DEEP | FLAT | GRAPH
 
@@ -83,7 +84,7 @@ def test_an_extracted_network_equals_its_member_exactly(name: str, rng: Random) 
         own = {p.untyped_storage().data_ptr() for p in family.parameters()}
         assert not own & {p.untyped_storage().data_ptr() for p in alone.parameters()}
         if name not in GRAPH:
-            assert type(alone) is type(family.model)
+            assert isinstance(alone, type(family.model))
             copy.deepcopy(alone)
     family.model.train()
     family.extract(family.space.largest())
@@ -228,17 +229,36 @@ def test_a_network_without_weights_can_be_analysed_and_bent() -> None:
     assert all(p.is_meta for p in small.parameters())
 
 
-def test_a_network_that_draws_random_numbers_is_refused() -> None:
+def test_a_network_that_draws_random_numbers_draws_them_in_members_too() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b(torch.relu(self.a(x)) + torch.rand(16))
+            h = torch.relu(self.a(x))
+            return self.b(h + torch.rand_like(h))
 
-    with pytest.raises(VerificationError, match="does its forward draw random numbers"):
-        Family(Noisy(), (vectors(4, 8),), [ALL])
+    family, x = Family(Noisy(), (vectors(4, 8),), [ALL]), vectors(4, 8)
+    net = family.extract(family.space.smallest())
+    with torch.no_grad():
+        assert not torch.equal(net(x), net(x))
+
+
+def test_a_network_whose_output_depends_on_its_state_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.calls = nn.Linear(8, 16), nn.Linear(16, 3), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.b(torch.relu(self.a(x))) * self.calls
+
+    model = Counting()
+    model(vectors(4, 8))
+    with pytest.raises(VerificationError, match="or keep state"):
+        Family(model, (vectors(4, 8),), [ALL])
 
 
 def test_analysing_leaves_the_random_state_alone() -> None:

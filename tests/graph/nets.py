@@ -115,17 +115,15 @@ class Tied(nn.Module):
 
 _TEXT = {"num_hidden_layers": 2, "vocab_size": 100, "max_position_embeddings": 32}
 _HEADS = "stream width heads head_width"
-_PACKED = "nn.MultiheadAttention wants its width to be heads x head width"
-_LITERAL = "torchvision's functional attention derives the head width from the stream"
 
 ZOO = [
     _entry("resnet18", _vision("resnet18"), "stream width", 5),
     _entry("mobilenet_v3_small", _vision("mobilenet_v3_small"), "stream width", 6),
     _entry("densenet121", _vision("densenet121"), "width", 0),
     _entry("convnext_tiny", _vision("convnext_tiny", 64), "stream width", 18),
-    _entry("shufflenet", _vision("shufflenet_v2_x0_5"), "width", 0, "chunk(2) halves two branches of unequal widths"),
-    _entry("torchvision vit", _vision("vit_b_32", 64, image_size=64), _HEADS, 12, _PACKED),
-    _entry("torchvision swin", _vision("swin_t", 64), _HEADS, 12, _LITERAL),
+    _entry("shufflenet", _vision("shufflenet_v2_x0_5"), "width", 0),
+    _entry("torchvision vit", _vision("vit_b_32", 64, image_size=64), _HEADS, 12),
+    _entry("torchvision swin", _vision("swin_t", 64), _HEADS, 12),
     _entry("timm vit", _timm("vit_tiny_patch16_224", 32, img_size=32, depth=3), _HEADS, 3),
     _entry("timm mixer", _timm("mixer_s16_224", 32, img_size=32), "stream width", 3),
     _entry(

@@ -125,11 +125,23 @@ def test_a_stack_that_is_split_gives_its_parts() -> None:
         split_concat(uneven, [6, 6])
 
 
-def test_unequal_segments_are_no_stack() -> None:
+def test_unequal_segments_with_a_common_inner_part_are_a_stack_of_stacks() -> None:
+    one, two = Dim(4), Dim(8)
+    outer, inner = split_product(concat([one, two]), [3, 4])
+    assert [atom.size for atom in atoms(outer)] == [1, 2]
+    assert list(atoms(one)) == [inner.root()]
+    assert [atom.size for atom in atoms(two)] == [2, 4]
+    heads, width = Dim(3), Dim(4)
+    unify(concat([Dim(4), Dim(8)]), product([heads, width]))
+    assert [atom.size for atom in atoms(heads)] == [1, 2]
+    assert width.root().kind == "atom"
+
+
+def test_segments_that_are_viewed_across_are_no_stack() -> None:
     with pytest.raises(Conflict):
-        split_product(concat([Dim(4), Dim(8)]), [3, 4])
+        split_product(concat([Dim(5), Dim(7)]), [3, 4])
     with pytest.raises(Conflict):
-        unify(concat([Dim(4), Dim(8)]), product([Dim(3), Dim(4)]))
+        unify(concat([Dim(5), Dim(7)]), product([Dim(3), Dim(4)]))
 
 
 def test_a_dimension_cannot_contain_itself() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -51,7 +52,8 @@ def test_dropout_and_batch_norm_follow_the_mode() -> None:
     assert difference(one, two) == 0
     before = dict(graph.named_buffers())["1.running_mean"].clone()
     graph.train()
-    one, two = outputs(graph, (x,), {}), outputs(graph, (x,), {})
+    with torch.no_grad():
+        one, two = [graph(x)], [graph(x)]
     assert difference(one, two) > 1e-3
     assert not torch.equal(before, dict(graph.named_buffers())["1.running_mean"])
     graph.eval()
@@ -125,3 +127,32 @@ def test_a_view_of_weights_that_lie_apart() -> None:
     assert not apart.w.is_contiguous()
     plain = sliced_copy(net, slicing, "graph")
     assert difference(outputs(apart, (x,), {}), outputs(plain, (x,), {})) < 1e-6
+
+
+@pytest.mark.parametrize("how", ["number", "tensor", "fused", "merged"])
+def test_scales_that_the_code_computes_from_a_width_follow_it(how: str) -> None:
+    """The user's class computes them anew for a smaller width; the graph has them as numbers, tensors or arguments."""
+
+    def forward(s: Tiny, x: Tensor) -> Tensor:
+        q, k, v = (part(x).unflatten(-1, (4, -1)).transpose(1, 2) for part in (s.q, s.k, s.v))
+        if how == "fused":
+            y = F.scaled_dot_product_attention(q, k, v, scale=math.sqrt(1 / q.shape[-1]))
+        elif how == "merged":
+            q = (s.q(x) / math.sqrt(q.shape[-1])).unflatten(-1, (4, -1)).transpose(1, 2)
+            y = torch.softmax(q @ k.mT, -1) @ v
+        else:
+            scale = math.sqrt(q.shape[-1]) if how == "number" else torch.sqrt(torch.tensor(float(q.shape[-1])) * 3)
+            y = torch.softmax(q @ k.mT / scale, -1) @ v
+        return s.out(y.transpose(1, 2).flatten(2))
+
+    net = Tiny(forward, q=nn.Linear(5, 32), k=nn.Linear(5, 32), v=nn.Linear(5, 32), out=nn.Linear(32, 3))
+    with torch.no_grad():
+        for part in (net.q, net.k):
+            part.weight.mul_(4)  # else the softmax is flat, and no scale shows
+    x = torch.randn(2, 6, 5)
+    analysis = analyze(net, (x,))
+    width = next(axis for axis in analysis.axes if axis.kind == "head_width")
+    slicing = Slicing(analysis, {width.name: [6, 1, 3]})
+    own = outputs(sliced_copy(net, slicing, "module"), (x,), {})
+    assert difference(outputs(sliced_copy(net, slicing, "graph", rescale=True), (x,), {}), own) < 1e-5
+    assert difference(outputs(sliced_copy(net, slicing, "graph"), (x,), {}), own) > 1e-3

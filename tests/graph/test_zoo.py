@@ -74,7 +74,7 @@ def test_it_bends(case: Case) -> None:
     total = sum(p.numel() for p in case.model.parameters())
     cut = sliced_copy(case.model, Slicing(analysis, support.half(analysis, random.Random(0))), "graph")
     share = sum(p.numel() for p in cut.parameters()) / total
-    assert share < (0.95 if "recurrent" in support.codes(analysis) else 0.75)
+    assert share < 0.75
 
 
 def test_the_full_network_is_the_original(case: Case) -> None:
@@ -133,21 +133,9 @@ def test_another_batch_runs_in_graph_form(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_recurrent_layers_are_kept_with_the_reason(name: str) -> None:
+def test_the_hidden_width_of_recurrent_layers_bends_their_gates_stay(name: str) -> None:
     analysis = _case(name).analysis
-    assert {axis.size for axis in analysis.axes} == {32}
+    assert sorted(axis.size for axis in analysis.axes) == [16, 24, 32]
     reasons = [str(fixed.reason) for fixed in analysis.fixed if fixed.what.startswith("rnn")]
     assert reasons
-    assert all("recurrent layer" in reason and name in reason for reason in reasons)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [entry.name for entry in ZOO if entry.graph])
-def test_where_the_module_form_cannot_run_it_says_why(name: str) -> None:
-    case = _case(name)
-    failures = []
-    for seed in range(2):
-        slicing = Slicing(case.analysis, support.some(case.analysis, random.Random(seed)))
-        gap, _, error = compare_forms(case.model, slicing, case.analysis)
-        failures.append(gap > 1e-5 and error)
-    assert any(failures), "it runs: take the remark out of the zoo"
+    assert all("gates of a recurrent layer" in reason for reason in reasons)

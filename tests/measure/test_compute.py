@@ -96,3 +96,19 @@ def test_counts_on_the_meta_device_and_with_keywords() -> None:
 
     net = Scaled().to("meta")
     assert count(net, torch.empty(3, 4, device="meta"), scale=torch.empty((), device="meta")) == 24
+
+
+def test_a_part_of_a_parameter_that_a_module_is_handed() -> None:
+    """DeBERTa hands its table of relative positions to its layers; torch's counter would hook it and fail."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.a = nn.Parameter(torch.randn(6, 5)), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.a(self.table[:4].unsqueeze(0)).sum()
+
+    net = Net()
+    assert Macs((torch.randn(2, 3),)).measure(net).value == 4 * 5 * 3
+    assert all(parameter.requires_grad for parameter in net.parameters())

@@ -11,7 +11,7 @@ from pliant.runs.spec import elastic, split
 
 def test_names_and_fields_are_read() -> None:
     width, depth = elastic(["width(ratios=(0.5, 1.0), kinds=('width', 'stream')), depth"])
-    assert repr(width) == "Width(ratios=(0.5, 1.0), multiple=8, kinds=('width', 'stream'))"
+    assert repr(width) == "Width(ratios=(0.5, 1.0), multiple=8, kinds=('width', 'stream'), uniform=False)"
     assert depth == catalog.load("depth")()
 
 

@@ -22,6 +22,10 @@ app = typer.Typer(
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="digits, digits:convnet, charlm, or a task file such as my_task.py")
 ]
+NetworkName = Annotated[
+    str,
+    typer.Argument(metavar="NETWORK", help="a task, torchvision:resnet50, timm:NAME, hf:CLASS or hf:CLASS:config.json"),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="the folder that `pliant run --out` made")]
 MemberId = Annotated[str, typer.Option("--member", help="the member's id, as the report shows it")]
 
@@ -87,11 +91,20 @@ def run(
 
 
 @app.command()
-def analyze(task: TaskName) -> None:
-    """Show what bends in a task's network, what does not, and why."""
+def analyze(
+    network: NetworkName,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="PATH", help="only this submodule, such as backbone")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", metavar="FILE", help="a JSON file with the call's keyword arguments")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write the same as a page")] = None,
+) -> None:
+    """Show a picture of a network: what bends, what moves together, what does not bend, and why."""
     from .analysis import show_analysis
 
-    show_analysis(task)
+    show_analysis(network, only, inputs, html)
 
 
 @app.command()

@@ -16,9 +16,10 @@ from torch.utils import _pytree as pytree
 
 from ..checks import NoEffectWarning, PliantError, VerificationError, WrongShapeError
 from ..graph.analysis import Analysis, analyze
-from ..graph.graph_form import build_graph_form
+from ..graph.configuration import settle_configuration
 from ..graph.module_form import ModuleForm
-from ..graph.realise import compare_forms, difference, outputs, sliced_copy
+from ..graph.prepare import unwrap
+from ..graph.realise import compare_forms, difference, example_outputs, graph_network, outputs, sliced_copy, worst
 from ..graph.slicing import Slicing, take
 from ..graph.tensors import full_tensors
 from ..space.choice import Choice
@@ -47,6 +48,7 @@ class Family:
         example_kwargs: keyword arguments that it runs on.
         constraints: conditions on the choices, such as ``"blocks.depth >= 2"``.
         analysis: an analysis of this very model, to save the time of making one.
+        only: the path of a submodule, where only that shall bend: the rest of each member is the model's own.
 
     Raises:
         CaptureError, WrongShapeError: the model cannot be analysed, see :func:`pliant.analyze`.
@@ -61,16 +63,17 @@ class Family:
         example_kwargs: Mapping[str, Any] | None = None,
         constraints: Sequence[str] = (),
         analysis: Analysis | None = None,
+        only: str | None = None,
     ) -> None:
-        self.model = model
-        self.analysis = analysis or analyze(model, example_args, example_kwargs)
+        self.model = model = unwrap(model)
+        self.analysis = analysis or analyze(model, example_args, example_kwargs, only)
         self.techniques: tuple[Placed, ...] = tuple(c if isinstance(c, Placed) else Placed(c) for c in choices)
         self._owner: dict[str, Placed] = {}
         self.space = Space(self._collect(), constraints)
         self._tensors = full_tensors(model, self.analysis.capture)
         self._held = _held(model)
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-        self._momenta = statistic_momenta(self.analysis)
+        self._momenta = statistic_momenta(self.analysis, model)
         self._statistics = frozenset(self._momenta)
         self._places = _places(self.analysis)
         self._store = GradientStore()
@@ -177,7 +180,7 @@ class Family:
     def _realise(self, slicing: Slicing, supply: Any) -> nn.Module:
         if self.form == "module" or slicing.whole:  # whole, the user's own class always works
             return self._module_form.build(slicing, supply)
-        return build_graph_form(slicing, supply, self.rescale).train(self.model.training)
+        return graph_network(self.model, slicing, supply, self.rescale).train(self.model.training)
 
     def _activate(self, aliases: AliasSet, running: bool = False) -> None:
         aliases.link(running)
@@ -266,6 +269,10 @@ class Family:
         net = self._realise(slicing, supply).eval()
         for edit in draft.edits:
             edit(net)
+        if self.form == "module" and not draft.edits:
+            settle_configuration(net, self.model, slicing)
+        if any(tensor.is_meta for tensor in self._tensors.values()):
+            return net  # without weights there is nothing to compare
         args, kwargs = self._example()
         gap = difference(outputs(net, args, kwargs), outputs(member, args, kwargs))
         if gap > 1e-6:
@@ -350,13 +357,14 @@ class Family:
     # ---- the two forms ---------------------------------------------------------------------------------------------
     def _choose_form(self) -> None:
         """Use the user's own class where it computes what the graph says, the graph elsewhere."""
-        args, kwargs = self.analysis.capture.args, self.analysis.capture.kwargs
         if any(tensor.is_meta for tensor in self._tensors.values()):
             return
         with keeping_modes(self.model):
             self.model.eval()
-            whole = outputs(sliced_copy(self.model, Slicing(self.analysis), "graph"), args, kwargs)
-            gap = difference(whole, outputs(self.model, args, kwargs))
+            capture = self.analysis.capture
+            whole = example_outputs(sliced_copy(self.model, Slicing(self.analysis), "graph"), capture, graph=True)
+            # Twice: a network that keeps state may agree once by chance.
+            gap = max(worst(whole, example_outputs(self.model, capture)) for _ in range(2))
             if gap > 1e-5:
                 raise VerificationError(
                     f"the captured graph differs from the model by {gap:.1e} on the example (at most 1e-5 expected); "

@@ -18,9 +18,13 @@ from ..graph.analysis import Analysis
 from ..graph.trace import Call, signature
 
 
-def statistic_momenta(analysis: Analysis) -> dict[str, float]:
-    """Return the momentum of every running statistic by its canonical name; 0 for the batch counters beside them."""
+def statistic_momenta(analysis: Analysis, model: nn.Module) -> dict[str, float]:
+    """Return the momentum of every running statistic by its canonical name; 0 for the batch counters beside them.
+
+    The part of ``model`` that was captured is read from its graph; the rest, if there is one, from its modules.
+    """
     capture = analysis.capture
+    found = _outside(model, capture.scope.only, capture.aliases) if capture.scope.only else {}
     owners: dict[str, float] = {}
     for node in capture.graph.nodes:
         if node.op != "call_function" or not hasattr(node.target, "_schema"):
@@ -30,12 +34,22 @@ def statistic_momenta(analysis: Analysis) -> dict[str, float]:
             if buffer is not None:
                 target = capture.inputs[str(buffer.target)].target
                 owners[str(target).rpartition(".")[0]] = float(Call(node)["momentum"])
-    found = {}
     for spec in capture.inputs.values():
         owner, _, last = str(spec.target).rpartition(".")
         if spec.kind.name == "BUFFER" and spec.target and owner in owners:
             running = last in ("running_mean", "running_var")
             found[capture.aliases.get(spec.target, spec.target)] = owners[owner] if running else 0.0
+    return found
+
+
+def _outside(model: nn.Module, only: str, aliases: Mapping[str, str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and not f"{path}.".startswith(f"{only}."):
+            for name, buffer in module.named_buffers(recurse=False):
+                full = f"{path}.{name}" if path else name
+                moves = name.startswith("running") and buffer.is_floating_point()
+                found[aliases.get(full, full)] = (module.momentum or 0.0) if moves else 0.0
     return found
 
 

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ..checks import CorruptFileError, WrongShapeError, first_line
 from ..files import write_json, write_tensors
+from ..graph.prepare import unwrap
 from ..space.space import Space
 from .record import replay, technique_record
 
@@ -59,6 +60,7 @@ def save_family(family: Family, folder: Path, record: dict[str, Any]) -> Path:
             "example": {"tensors": example_name, "plain": plain, "structure": pytree.treespec_dumps(spec)},
             "techniques": [technique_record(placed) for placed in family.techniques],
             "space": json.loads(family.space.to_json()),
+            "only": family.analysis.capture.scope.only,
             "prepared": family.prepared,
             "record": record,
         },
@@ -84,6 +86,7 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         plain = stored["example"]["plain"]
         leaves = [tensors.get(str(i), plain.get(str(i))) for i in range(structure.num_leaves)]
         args, kwargs = pytree.tree_unflatten(leaves, structure)
+        only = str(stored.get("only", "")) or None
         rows, space = stored["techniques"], Space.from_json(json.dumps(stored["space"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
@@ -92,11 +95,12 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         ) from error
     if _digest(weights) not in stored["weights"]:
         raise CorruptFileError(f"{folder / stored['weights']} was changed after it was saved; restore it from a copy")
+    model = unwrap(model)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise WrongShapeError(f"the weights in {folder} do not fit this model: {error}") from error
-    family = kind(model, args, replay(rows), kwargs, [str(c) for c in space.constraints])
+    family = kind(model, args, replay(rows), kwargs, [str(c) for c in space.constraints], only=only)
     if family.space.digest != space.digest:
         raise CorruptFileError(
             f"the family in {folder} had {len(space.choices)} choices, this model has {len(family.space.choices)} or "

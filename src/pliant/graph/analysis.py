@@ -15,6 +15,7 @@ from .axes import find_axes
 from .blocks import find_blocks
 from .capture import Capture, capture
 from .nouns import Axis, Block, Fixed, Site
+from .prepare import unwrap
 from .rules import RULES
 from .sites import find_sites
 from .trace import Tracer
@@ -86,6 +87,9 @@ class Analysis:
             reasons[fixed.reason.text] = reasons.get(fixed.reason.text, 0) + 1
         rows.append(f"{len(self.fixed)} kept as they are")
         rows += [f"  {text}: {count}" for text, count in reasons.items()]
+        scope = self.capture.scope
+        rows += [f"only {scope.only} was analysed"] if scope.only else []
+        rows += [f"captured by {scope.mode}"] if scope.mode != "export" else []
         return "\n".join(rows)
 
     def describe(self) -> dict[str, Any]:
@@ -105,18 +109,27 @@ class Analysis:
                 "sites": len(self.sites),
                 "fixed": len(self.fixed),
                 "unknown_operations": dict(self.trace.unknown),
+                "only": self.capture.scope.only,
+                "capture_mode": self.capture.scope.mode,
                 **{f"{name}_seconds": seconds for name, seconds in self.seconds.items()},
             },
         }
 
 
-def analyze(model: nn.Module, example_args: Sequence[Any], example_kwargs: Mapping[str, Any] | None = None) -> Analysis:
+def analyze(
+    model: nn.Module,
+    example_args: Sequence[Any],
+    example_kwargs: Mapping[str, Any] | None = None,
+    only: str | None = None,
+) -> Analysis:
     """Find every direction in which ``model`` can bend.
 
     Args:
         model: any module that `torch.export` can capture; its weights are not needed (the meta device works).
         example_args: positional arguments that the model runs on; their first dimension is the batch.
         example_kwargs: keyword arguments.
+        only: the path of a submodule such as ``"backbone"``: only that is captured and bends, with the inputs that it
+            gets when the whole model runs; for a model whose other parts cannot be captured.
 
     Returns:
         The axes (dimensions that change together), blocks (parts that can be left out), sites (weight-bearing
@@ -125,9 +138,11 @@ def analyze(model: nn.Module, example_args: Sequence[Any], example_kwargs: Mappi
     Raises:
         WrongShapeError: the model does not run on the example.
         CaptureError: the model cannot be captured; the message names the module and line.
+        UnknownNameError: no submodule at ``only``.
     """
+    model = unwrap(model)
     start = time.perf_counter()
-    captured = capture(model, example_args, example_kwargs)
+    captured = capture(model, example_args, example_kwargs, only)
     middle = time.perf_counter()
     trace = Tracer(captured).run(RULES)
     axes, fixed_dims = find_axes(trace)

@@ -136,9 +136,9 @@ def _attention_kinds(trace: Tracer, operands: Iterable[Any], kinds: dict[int, st
             for atom in atoms(dim):
                 kinds[id(atom)] = "head_width"
         for dim in dims[:-2]:
-            inner = list(atoms(dim))
+            inner = [atom for atom in atoms(dim) if atom.reason is None]  # a batch may stand before the heads
             for k, atom in enumerate(inner):
-                kinds[id(atom)] = "group" if k and len(inner) > 1 and dim is dims[-3] else "heads"
+                kinds[id(atom)] = "group" if k and dim is dims[-3] else "heads"
 
 
 def _einsum_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:

@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import os
 import re
-import traceback
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
-from ..checks import CaptureError, WrongShapeError
+from ..checks import PliantError
+from .call_log import CallLog, ModuleCall
+from .failure import NO_SIZES, cannot_capture, does_not_run, failing_module
 from .flatten import inline_regions
-from .nouns import Interface
+from .partial import Part, largest_parts, part_of
+from .prepare import (
+    arguments,
+    check_modules,
+    evaluating,
+    has_meta,
+    on_fake_cpu_if_meta,
+    run_aside,
+    unwrap,
+    without_fast_path,
+)
 
 
 @dataclass(frozen=True)
-class ModuleCall:
-    """How often a module was called while the graph was captured, and its interface if an input could replace it."""
+class Scope:
+    """What was captured, and how.
 
-    path: str
-    calls: int
-    interface: Interface | None
+    ``only`` is the path of a submodule, or ``""`` for the whole model; ``pinned`` maps the tensors that must stay as
+    they are to the reason; ``mode`` names the entry of :data:`MODES` that gave the graph; ``example`` holds the
+    arguments and keyword arguments that the captured module gets.
+    """
+
+    only: str = ""
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    mode: str = "export"
+    example: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), {})
 
 
 @dataclass(frozen=True)
 class Capture:
-    """A captured network: the exported program, its flattened graph and how each module was called."""
+    """A captured network: the exported program, its flattened graph and how each module was called.
+
+    ``args`` and ``kwargs`` are the whole model's, also where ``scope`` says that only a part was captured.
+    """
 
     program: ExportedProgram
     graph: torch.fx.Graph
@@ -40,6 +65,7 @@ class Capture:
     kwargs: Mapping[str, Any]
     calls: Mapping[str, ModuleCall]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    scope: Scope = field(default_factory=Scope)
 
     @cached_property
     def inputs(self) -> Mapping[str, Any]:
@@ -47,191 +73,177 @@ class Capture:
         return {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
 
 
-class _CallLog:
-    """Forward hooks that note how each module is called during the capture."""
+@dataclass(frozen=True)
+class _Mode:
+    """One way to make a graph.
 
-    def __init__(self, model: nn.Module) -> None:
-        self.records: dict[str, ModuleCall] = {}
-        # The tracer wraps a module that has several names in proxies, which share its attributes.
-        self._paths = {id(module.__dict__): path for path, module in model.named_modules()}
+    ``suits`` is a pattern over the first mode's error: where it does not match, this mode cannot help. ``sound`` looks
+    at the program and tells whether it holds for every input.
+    """
 
-    def hook(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        path = self._paths[id(module.__dict__)]
-        if path in self.records:
-            self.records[path] = ModuleCall(path, self.records[path].calls + 1, None)
-            return
-        plain = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor)
-        self.records[path] = ModuleCall(path, 1, _interface((args, kwargs), output, plain))
+    name: str
+    export: Callable[..., ExportedProgram]
+    suits: str = ""
+    sound: Callable[[ExportedProgram], bool] = lambda program: True
 
 
-def _interface(given: Any, output: Any, plain: bool) -> Interface | None:
-    flat_in, _ = pytree.tree_flatten(given)
-    flat_out, spec = pytree.tree_flatten(output)
-    where = {id(value): i for i, value in enumerate(flat_in) if isinstance(value, torch.Tensor)}
-    passed = tuple(where.get(id(v)) if isinstance(v, torch.Tensor) else -1 for v in flat_out)
-    made = [i for i, v in enumerate(flat_out) if isinstance(v, torch.Tensor) and passed[i] is None]
-    for hidden, value in enumerate(flat_in):
-        if not isinstance(value, torch.Tensor) or value.dim() < 2:
-            continue
-        for result in made:
-            if _shape(flat_out[result]) == _shape(value) and flat_out[result].dtype == value.dtype:
-                return Interface(hidden, result, passed, spec, plain)
-    return None
+def _plain(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
+    return torch.export.export(model, args, kwargs, strict=False)
 
 
-def _shape(tensor: torch.Tensor) -> tuple[int | None, ...]:
-    return tuple(size if isinstance(size, int) else None for size in tensor.shape)  # None: known only at run time
+def _bytecode(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
+    return torch.export.export(model, args, kwargs, strict=True)
 
 
-def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Capture:
+def _draft(model: nn.Module, args: Any, kwargs: Any) -> ExportedProgram:
+    with _log_of_drafts():
+        return torch.export.draft_export(model, args, kwargs)
+
+
+@contextmanager
+def _log_of_drafts() -> Iterator[None]:
+    """Let a draft write its log, which it wants to, where it is deleted again, and close the file, which it forgets."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, TORCH_DTRACE=folder):
+        try:
+            yield
+        finally:
+            for reference in list(getattr(logging, "_handlerList", ())):
+                handler = reference()
+                if getattr(handler, "root_dir", None) == folder:
+                    handler.close()
+
+
+def _no_choice_of_data(program: ExportedProgram) -> bool:
+    """A draft follows the path that the example takes: it holds for other inputs only if nothing depends on data.
+
+    Where its report names nothing at all, it has lost what made the first mode fail, and is not believed either.
+    """
+    kinds = {failure.failure_type.name for failure in getattr(getattr(program, "_report", None), "failures", ())}
+    return bool(kinds) and kinds <= {"MISSING_FAKE_KERNEL", "MISMATCHED_FAKE_KERNEL"}
+
+
+MODES = (
+    _Mode("export", _plain),
+    _Mode("export of the bytecode (strict)", _bytecode),
+    _Mode("draft export", _draft, NO_SIZES, _no_choice_of_data),
+)
+
+
+def capture(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, only: str | None = None
+) -> Capture:
     """Capture ``model`` in evaluation mode on example ``args``; the model's own mode is restored.
 
+    The modes of :data:`MODES` are tried in turn until one gives a graph that holds for every input.
+
     Args:
-        model: any module that `torch.export` (non-strict) can trace; parameters may be on the meta device.
+        model: any module that `torch.export` can trace; parameters may be on the meta device.
         args: example positional arguments, a tuple; a batch of at least 2 keeps the batch dimension apart from sizes
             of 1.
         kwargs: example keyword arguments.
+        only: the path of a submodule, where only that can be captured; the rest of the model runs as it is.
 
     Raises:
         WrongShapeError: the model itself does not run on the example.
         CaptureError: it runs, but cannot be turned into a graph; the message names the module and the user's line.
+        UnknownNameError: no submodule at ``only``.
     """
-    if isinstance(args, torch.Tensor):
-        args = (args,)
-    args, kwargs = tuple(args), dict(kwargs or {})
-    log = _CallLog(model)
-    with _evaluating(model), _on_fake_cpu_if_meta(model, args, kwargs) as (args_in, kwargs_in):
-        hooks = [m.register_forward_hook(log.hook, with_kwargs=True) for m in set(model.modules())]
+    model = unwrap(model)
+    args, kwargs = arguments(args, kwargs)
+    check_modules(model)
+    with evaluating(model), on_fake_cpu_if_meta(model, args, kwargs) as (args_in, kwargs_in):
+        part = Part(model, args_in, kwargs_in, {})
+        if only is not None:
+            part = _part(model, only, args_in, kwargs_in)
+        program, graph, log, mode = _first_that_works(model, part, args_in, kwargs_in)
+    aliases = _aliases(model, only or "")
+    pinned = {aliases.get(name, name): why for name, why in part.pinned.items()}
+    scope = Scope(only or "", pinned, mode, (part.args, part.kwargs) if only else (args, kwargs))
+    return Capture(program, graph, args, kwargs, log.records, aliases, scope)
+
+
+def _part(model: nn.Module, only: str, args: Any, kwargs: Any) -> Part:
+    try:
+        return part_of(model, only, args, kwargs)
+    except PliantError:
+        raise
+    except Exception as error:
+        raise does_not_run(model, args, kwargs, error) from error
+
+
+def _first_that_works(
+    model: nn.Module, part: Part, args: Any, kwargs: Any
+) -> tuple[ExportedProgram, torch.fx.Graph, CallLog, str]:
+    log = CallLog(part.model)
+    first: Exception | None = None
+    for mode in MODES:
+        if first is not None and (
+            has_meta(part.model) or not re.search(mode.suits, f"{type(first).__name__}: {first}")
+        ):
+            continue
         try:
-            # The fused fast paths of evaluation hide the operations of attention from the graph.
-            with warnings.catch_warnings(), torch.enable_grad(), _without_fast_path():
-                warnings.simplefilter("ignore")
-                program = torch.export.export(model, args_in, kwargs_in, strict=False)
-        except Exception as error:
-            raise _explain(model, args_in, kwargs_in, error) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return Capture(program, inline_regions(program), args, kwargs, log.records, _aliases(model))
+            if first is not None:
+                with log.listening(), without_fast_path():  # other modes cannot look through the hooks
+                    run_aside(part.model, part.args, part.kwargs)
+            with (
+                _quiet(),
+                torch.enable_grad(),
+                without_fast_path(),
+                log.listening() if first is None else nullcontext(),
+            ):
+                program = mode.export(part.model, part.args, part.kwargs)
+            if mode.sound(program):
+                return program, inline_regions(program), log, mode.name
+        except Exception as error:  # noqa: BLE001  (whatever torch raises: the next mode is tried)
+            if first is None:
+                first = error
+                _must_run(model, args, kwargs)
+    assert first is not None
+    raise cannot_capture(part.model, first, _hint(model, first, args, kwargs) if part.model is model else "") from first
 
 
-def _aliases(model: nn.Module) -> dict[str, str]:
-    """Map every name of a tied tensor to its first name."""
+def _must_run(model: nn.Module, args: Any, kwargs: Any) -> None:
+    try:
+        run_aside(model, args, kwargs)
+    except Exception as error:
+        raise does_not_run(model, args, kwargs, error) from error
+
+
+def _hint(model: nn.Module, error: BaseException, args: Any, kwargs: Any) -> str:
+    """Find the largest submodule beside the failing one that can be captured."""
+    for path, share in largest_parts(model, failing_module(model, error) or "")[:3]:
+        with contextlib.suppress(Exception), _quiet(), torch.enable_grad(), without_fast_path():
+            part = part_of(model, path, args, kwargs)
+            _plain(part.model, part.args, part.kwargs)
+            return f"only={path!r} works, which holds {share:.0%} of the parameters"
+    return ""
+
+
+_NOISY = ("torch.fx", "torch.export", "torch._export", "torch._dynamo", "torch._subclasses")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tracer's own warnings and logs to itself: what matters of them is told in our words."""
+    # A draft writes what it did to a log of its own, and leaves that switched on.
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, (*_NOISY, "torch.__trace"))]
+    try:
+        for logger, _ in levels[:-1]:
+            logger.setLevel(logging.CRITICAL + 1)
+        sink = io.StringIO()  # a failed trace prints its graph
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
+def _aliases(model: nn.Module, only: str = "") -> dict[str, str]:
+    """Map every name of a tied tensor to its first name, those inside ``only`` before others."""
     first: dict[int, str] = {}
     names: dict[str, str] = {}
     both = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, tensor in both:
+    for name, tensor in sorted(both, key=lambda item: not f"{item[0]}.".startswith(f"{only}.")) if only else both:
         names[name] = first.setdefault(id(tensor), name)
     return names
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def _without_fast_path() -> Iterator[None]:
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def _on_fake_cpu_if_meta(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
-    """Let a network without weights be captured: meta tensors would clash with the ones that a forward creates."""
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.device.type == "meta"]
-    if not tensors:
-        yield args, kwargs
-        return
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-
-    def fake(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        with mode:
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
-
-    swapped: list[tuple[Any, str, Any]] = []
-    memo: dict[int, torch.Tensor] = {}
-    for module in model.modules():
-        stores: tuple[Any, Any] = (module._parameters, module._buffers)
-        for store in stores:
-            for name, tensor in store.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in memo:
-                    new = fake(tensor)
-                    memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if store is module._parameters else new
-                swapped.append((store, name, tensor))
-                store[name] = memo[id(tensor)]
-    try:
-        yield pytree.tree_map(fake, args), pytree.tree_map(fake, kwargs)
-    finally:
-        for store, name, tensor in swapped:
-            store[name] = tensor
-
-
-_TORCH = re.compile(r"[/\\]torch[/\\]")
-
-
-def _user_line(error: BaseException) -> str:
-    """Return ``file, line: code`` of the innermost frame that is not torch's own."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _TORCH.search(f.filename)]
-    frames = [f for f in frames if not f.filename.endswith(("graph/capture.py", "graph\\capture.py"))]
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f"{last.filename}, line {last.lineno}: {last.line}"
-
-
-def _module_of(model: nn.Module, error: BaseException) -> str:
-    """Return the path of the innermost module whose forward was running when ``error`` was raised."""
-    paths = {id(module): path for path, module in model.named_modules()}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in paths:
-            found = paths[id(owner)] or type(owner).__name__
-        trace = trace.tb_next
-    return found
-
-
-def _place(model: nn.Module, error: BaseException) -> str:
-    module, line = _module_of(model, error), _user_line(error)
-    parts = ([f"in module {module!r}"] if module else []) + ([f"at {line}"] if line else [])
-    return f"\n  {', '.join(parts)}" if parts else ""
-
-
-def _explain(model: nn.Module, args: Any, kwargs: Any, error: Exception) -> Exception:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    shapes = pytree.tree_map(
-        lambda v: tuple(v.shape) if isinstance(v, torch.Tensor) else type(v).__name__, (args, kwargs)
-    )
-    try:
-        with torch.no_grad():
-            model(*args, **kwargs)
-    except Exception as plain:  # noqa: BLE001  (whatever the user's code raises is what the message tells)
-        return WrongShapeError(
-            f"the model does not run on the example arguments {shapes[0]} {shapes[1] or ''}: "
-            f"{type(plain).__name__}: {str(plain).strip().splitlines()[0] if str(plain).strip() else ''}"
-            + _place(model, plain)
-            + "\n  give arguments with which model(*args, **kwargs) works"
-        )
-    return CaptureError(
-        f"torch.export cannot capture this model: {first}"
-        f"{_place(model, error)}"
-        "\n  what helps: replace Python control flow on tensor values by torch.where or torch.cond, "
-        "or analyse the submodule that holds the weights"
-    )

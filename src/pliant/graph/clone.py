@@ -19,13 +19,15 @@ _STORES = {"_parameters", "_buffers", "_modules"}
 def clone_tree(root: nn.Module) -> nn.Module:
     """Copy a module and its submodules; parameters and buffers are the same objects as the original's.
 
-    Other attributes are shared where they are plain values and deep-copied otherwise, with every reference to a module
-    of the tree (bound methods too) turned to its copy. A module that is used in several places stays one module.
+    Other attributes are shared where they are plain values or cannot be copied, and deep-copied otherwise, with every
+    reference to a module of the tree (bound methods too) turned to its copy. A module that is used in several places
+    stays one module.
     """
     memo: dict[int, Any] = {}
     modules = list(root.modules())
     for module in modules:
-        memo[id(module)] = module.__class__.__new__(module.__class__)
+        # Not the class' own __new__: a traced module's makes a new class, without its forward.
+        memo[id(module)] = object.__new__(module.__class__)
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
                 memo[id(tensor)] = tensor
@@ -38,8 +40,12 @@ def clone_tree(root: nn.Module) -> nn.Module:
                 new[key] = {name: memo[id(child)] if child is not None else None for name, child in value.items()}
             elif key in _STORES:
                 new[key] = dict(value)
+            elif key == "_compiled_call_impl":  # what was compiled would run the original
+                new[key] = None
             else:
                 new[key] = _copied(value, memo)
+        if "_orig_mod" in module._modules and "forward" in new:  # a wrapper of `torch.compile`: the copy runs its own
+            new["forward"] = new["_modules"]["_orig_mod"]
     return memo[id(root)]
 
 
@@ -50,4 +56,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if isinstance(value, (tuple, torch.Size)) and all(isinstance(item, _SHARED) for item in value):
         return value
-    return copy.deepcopy(value, memo)
+    try:
+        return copy.deepcopy(value, memo)
+    except (TypeError, RuntimeError, NotImplementedError):  # a lock, an open file, a tensor that is a result: shared
+        return value

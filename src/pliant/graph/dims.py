@@ -143,16 +143,25 @@ def split_product(dim: Dim, sizes: Sequence[int]) -> list[Dim]:
 
 
 def _split_stacked(dim: Dim, sizes: Sequence[int]) -> list[Dim]:
-    """View a concatenation of n equal segments as ``n x segment``: fused projections are stored so."""
+    """View a concatenation as ``n x inner``: fused projections are stored so, and groups of heads side by side."""
     segments = flat(dim, "concat")
-    real = [size for size in sizes if size != 1]
-    if len({part.size for part in segments}) != 1 or real[0] != len(segments):
+    inner = math.prod([size for size in sizes if size != 1][1:])
+    if any(part.size % inner for part in segments):
         raise Conflict(f"a concatenation of sizes {[part.size for part in segments]} is viewed as {list(sizes)}")
-    for other in segments[1:]:
-        unify(segments[0], other)
-    count = Dim(len(segments), Reason("stack", "the number of stacked parts"))
-    dim.kind, dim.parts = "product", [count, segments[0].root()]
+    outer, rest = _stacked(segments, inner)
+    dim.kind, dim.parts = "product", [outer.root(), rest.root()]
     return regroup(flat(dim, "product"), sizes)
+
+
+def _stacked(segments: Sequence[Dim], inner: int) -> tuple[Dim, Dim]:
+    """See every segment as ``count x inner``; return the counts side by side, and what all of them have inside."""
+    reason = Reason("stack", "the number of stacked parts")
+    parts = [split_product(part, [part.root().size // inner, inner]) for part in segments]
+    for _, rest in parts[1:]:
+        unify(parts[0][1], rest)
+    if all(count.root().size == 1 for count, _ in parts):
+        return Dim(len(parts), reason), parts[0][1]
+    return concat([Dim(1, reason) if count.root().size == 1 else count for count, _ in parts]), parts[0][1]
 
 
 def regroup(factors: Sequence[Dim], sizes: Sequence[int]) -> list[Dim]:
@@ -296,9 +305,14 @@ def _align(left: list[Dim], right: list[Dim], kind: Literal["product", "concat"]
 
 def _unify_stacked(prod: Dim, cat: Dim) -> None:
     segments, factors = flat(cat, "concat"), flat(prod, "product")
-    rest = product(factors[1:])
-    if len({part.size for part in segments}) != 1 or factors[0].size != len(segments):
+    outer, rest = factors[0], product(factors[1:])
+    if any(part.size % rest.size for part in segments):
         raise Conflict(f"a product of sizes {[f.size for f in factors]} meets a concatenation")
-    freeze(factors[0], Reason("stack", "the number of stacked parts"))
-    for part in segments:
-        unify(part, rest)
+    counts = [part.size // rest.size for part in segments]
+    if all(count == 1 for count in counts):
+        freeze(outer, Reason("stack", "the number of stacked parts"))
+        parts: list[Dim] = [Dim(1) for _ in counts]
+    else:
+        parts = split_concat(outer, counts)
+    for part, segment in zip(parts, segments, strict=True):
+        unify(segment, product([part, rest]))

@@ -33,11 +33,18 @@ def inline_regions(program: ExportedProgram) -> Graph:
     module = program.graph_module
     for node in module.graph.nodes:
         _copy(graph, module, node, env)
-    for node in reversed(graph.find_nodes(op="get_attr")):
-        if not node.users:
-            graph.erase_node(node)
+    _drop_unused(graph)
     graph.lint()
     return graph
+
+
+def _drop_unused(graph: Graph) -> None:
+    """Take out what nothing uses: a forward that only asks a slice for its shape would tie and freeze for nothing."""
+    for node in reversed(graph.nodes):
+        schema = getattr(node.target, "_schema", None)
+        pure = schema is not None and not schema.is_mutable and len(schema.returns) > 0
+        if not node.users and (node.op == "get_attr" or pure):
+            graph.erase_node(node)
 
 
 def _attribute(module: torch.nn.Module, target: Any) -> Any:

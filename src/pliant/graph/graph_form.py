@@ -6,8 +6,9 @@ It works wherever the capture works. Sizes of the batch are read from the inputs
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch.fx import Graph, Node, Proxy
 from torch.utils import _pytree as pytree
 
 from ..checks import WrongShapeError
-from .dims import Dim
+from .constants import scalar
+from .dims import Dim, atoms
 from .rules import SIZES
 from .slicing import Slicing
 from .tensors import Supply
@@ -32,6 +34,11 @@ _MODES = {
     ),
     "instance_norm": "use_input_stats",
 }
+
+
+# What scales are of a size: the multiple, and the powers. DeBERTa takes the root of two or three times the width.
+_STEPS = 4  # operations between a scale and the product that it belongs to
+_POWERS = ((1, (0.5, -0.5, 0.25, -0.25, 1.0, -1.0)), (2, (0.5, -0.5)), (3, (0.5, -0.5)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,17 @@ def build_graph_form(slicing: Slicing, supply: Supply, rescale: bool = False) ->
         builder.add(node)
     builder.graph.lint()
     program = trace.capture.program
-    return GraphNet(builder.graph, builder.tensors, program.call_spec.in_spec, program.call_spec.out_spec)
+    tensors = _unprefixed(builder.graph, builder.tensors, trace.capture.scope.only)
+    return GraphNet(builder.graph, tensors, program.call_spec.in_spec, program.call_spec.out_spec)
+
+
+def _unprefixed(graph: Graph, tensors: Mapping[str, Tensor], only: str) -> Mapping[str, Tensor]:
+    """Name the tensors of a submodule that was captured alone as it does itself: the graph will take its place."""
+    if not only:
+        return tensors
+    for node in graph.find_nodes(op="get_attr"):
+        node.target = str(node.target).removeprefix(f"{only}.")
+    return {name.removeprefix(f"{only}."): tensor for name, tensor in tensors.items()}
 
 
 class _Builder:
@@ -158,6 +175,8 @@ class _Builder:
             self._follow_mode(node, new, _MODES[name])
         elif self.rescale and name in ("mul", "div", "mul_", "div_"):
             self._rescaled(node, new)
+        elif self.rescale and name == "scaled_dot_product_attention":
+            self._rescaled_attention(node, new)
 
     def _resized(self, node: Node, changes: dict[str, Any]) -> None:
         target = changes.pop("target", node.target)
@@ -188,22 +207,37 @@ class _Builder:
             new.args = tuple(args)
 
     def _rescaled(self, node: Node, new: Node) -> None:
-        value = node.args[1] if len(node.args) > 1 else None
+        value = scalar(self.trace, node.args[1]) if len(node.args) > 1 else None
+        size = self._follows(value, self._neighbourhood(node))
+        if size is not None:
+            new.args = (new.args[0], size)
+
+    def _rescaled_attention(self, node: Node, new: Node) -> None:
+        size = self._follows(node.kwargs.get("scale"), [node.args[0]])
+        if size is not None:
+            new.kwargs = {**new.kwargs, "scale": size}
+
+    def _follows(self, value: Any, operands: Sequence[Any]) -> float | None:
+        """Return the new value of a scale that is a power of (a small multiple of) a size which changes."""
         if not isinstance(value, float) or value in (0.0, 1.0):
-            return
-        for operand in self._neighbourhood(node):
-            for dim in (self.trace.dims.get(operand) or [])[-1:]:
-                old, size = dim.root().size, self.slicing.size(dim)
-                for power in (0.5, -0.5, 0.25, -0.25, 1.0, -1.0):
-                    if size != old and abs(value - old**power) < 1e-6 * abs(value):
-                        new.args = (new.args[0], float(size**power))
-                        return
+            return None
+        rows = [self.trace.dims.get(operand) or [] for operand in operands]
+        parts = [part.root() for dims in rows for dim in dims[-1:] for part in (dim, *atoms(dim))]
+        for times, powers in _POWERS:
+            for part, power in product(parts, powers):
+                size = self.slicing.size(part)
+                if size != part.size and abs(value - (times * part.size) ** power) < 1e-6 * abs(value):
+                    return float((times * size) ** power)
+        return None
 
     def _neighbourhood(self, node: Node) -> list[Node]:
-        """The scaled tensor, and the operands of the product that made it: a scale stands before or after it."""
-        first = node.args[0]
-        assert isinstance(first, Node)
-        return [first, *first.all_input_nodes]
+        """What is scaled and what it is made of, nearest first: a scale stands before or soon after a product."""
+        found: dict[Node, None] = {}
+        rim: list[Any] = [node.args[0]]
+        for _ in range(_STEPS):
+            found |= dict.fromkeys(rim)
+            rim = [source for one in rim for source in one.all_input_nodes if source not in found]
+        return list(found)
 
     def _size(self, dim: Dim) -> Any:
         """Return a size: a number, or where the batch is in it a value computed from the input."""

@@ -1,29 +1,34 @@
 """The module form of a smaller network: the user's own class with smaller tensors and patched integer attributes.
 
-Which attribute means which size is found once: sizes that a module's own operations were given (the arguments of its
-views and splits) come first, then the sizes of anything in it; names break ties. A wrong guess does no harm: both forms
-are run and compared, and where the module form fails or disagrees the graph form is used.
+Which attribute means which size is worked out once (:mod:`~pliant.graph.meaning`). Where the user's code derives a size
+from another one, the calls in question are corrected while it runs. Being wrong does no harm: both forms are run and
+compared, and where the module form fails or disagrees the graph form is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from .analysis import Analysis
+from .attributes import replaced
+from .calls import Fix, Location
 from .clone import clone_tree
-from .dims import Dim, atoms
+from .dims import Dim
+from .meaning import Meaning, Misfit, meaning_of, wanted
 from .nouns import Interface
-from .rules import SIZES
+from .packed_attention import attention_layers, resize_attention
+from .prepare import forget_results, keeps_results
+from .probe import Use
+from .resized import write_sizes
 from .slicing import Slicing
+from .symbolic import Attribute, Expr, attributes_in, evaluate
 from .tensors import Supply
-from .trace import Call, module_path, signature
+from .torch_layers import follow_shapes, layer_sizes, sized_layers
 
 
 class Skip(nn.Module):
@@ -41,18 +46,8 @@ class Skip(nn.Module):
         return pytree.tree_unflatten(out, self.interface.spec)
 
 
-@dataclass(frozen=True)
-class _Patch:
-    """Attribute ``name`` (entry ``item`` of it, if it is a tuple) of the module at ``path`` is the size ``dim``."""
-
-    path: str
-    name: str
-    item: int | None
-    dim: Dim
-
-
 class ModuleForm:
-    """Builds smaller copies of one model; what to patch is worked out once.
+    """Builds smaller copies of one model; what to patch is worked out once, when it is first needed.
 
     Args:
         model: the full network.
@@ -61,8 +56,7 @@ class ModuleForm:
 
     def __init__(self, model: nn.Module, analysis: Analysis) -> None:
         self.model, self.analysis = model, analysis
-        self._patches = _find_patches(model, analysis)
-        self._sized = _sized(model, analysis)
+        self._keeps_results = keeps_results(model)
         aliases = analysis.capture.aliases
         self._places: list[tuple[str, str, bool, str]] = []
         for path, module in model.named_modules():
@@ -71,6 +65,33 @@ class ModuleForm:
                     if tensor is not None:
                         full = f"{path}.{name}" if path else name
                         self._places.append((path, name, is_parameter, aliases.get(full, full)))
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """What the integers of the user's code mean."""
+        return meaning_of(self.model, self.analysis)
+
+    @cached_property
+    def _misfits(self) -> dict[str, dict[Location, list[tuple[Use, list[Misfit]]]]]:
+        """Per module and place in its code that has misfits: every use of that place, in order, with its misfits."""
+        wrong: dict[int, list[Misfit]] = {}
+        for misfit in self.meaning.misfits:
+            wrong.setdefault(id(misfit.use), []).append(misfit)
+        places = {(misfit.use.module, misfit.use.location) for misfit in self.meaning.misfits}
+        found: dict[str, dict[Location, list[tuple[Use, list[Misfit]]]]] = {}
+        for use in self.meaning.uses:
+            if use.location is not None and (use.module, use.location) in places:
+                row = found.setdefault(use.module, {}).setdefault(use.location, [])
+                row.append((use, wrong.get(id(use), [])))
+        return found
+
+    @cached_property
+    def _attentions(self) -> list[tuple[str, Dim]]:
+        return attention_layers(self.model, self.analysis)
+
+    @cached_property
+    def _sized(self) -> list[Any]:
+        return sized_layers(self.model, self.analysis)
 
     def build(self, slicing: Slicing, supply: Supply) -> nn.Module:
         """Return the user's network with the tensors of ``supply``, its sizes patched and its blocks dropped."""
@@ -88,172 +109,96 @@ class ModuleForm:
             parent, _, last = block.module.rpartition(".")
             skip = nn.Identity() if block.interface.plain else Skip(block.interface)
             modules[parent]._modules[last] = skip.train(net.training)
+        if self._keeps_results:
+            forget_results(net)
         return net
 
     def _patch(self, modules: Mapping[str, nn.Module], slicing: Slicing) -> None:
-        for patch in self._patches:
-            size = slicing.size(patch.dim)
-            if size == patch.dim.root().size:
-                continue
-            values = modules[patch.path].__dict__
-            if patch.item is None:
-                values[patch.name] = size
-            else:
-                items = list(values[patch.name])
-                items[patch.item] = size
-                values[patch.name] = type(values[patch.name])(items)
-        for path, name, node in self._sized:
-            changes = SIZES[signature(node.target)[0]](self.analysis.trace, Call(node), slicing.size)
-            if changes:
-                value = changes[name]
-                modules[path].__dict__[name] = tuple(value) if isinstance(value, list) else value
+        values = self._write_attributes(modules, slicing)
+        for row in self._sized:
+            value = layer_sizes(self.analysis, row, slicing)
+            if value is not None:
+                modules[row[0]].__dict__[row[1]] = value
         for module in modules.values():
-            _follow_shapes(module)
+            follow_shapes(module)
+        for path, heads in self._attentions:
+            resize_attention(modules[path], heads, slicing)
+        for path, calls in self._misfits.items():
+            fixes = {location: self._fixes(uses, values, slicing) for location, uses in calls.items()}
+            fixes = {location: rows for location, rows in fixes.items() if rows}
+            if fixes:
+                write_sizes(modules[path], fixes)
 
-
-def _follow_shapes(module: nn.Module) -> None:
-    """Let torch's own layers say the sizes that their tensors have."""
-    weight = module._parameters.get("weight")
-    if weight is None:
-        return
-    values = module.__dict__
-    if isinstance(module, nn.Linear):
-        values["out_features"], values["in_features"] = weight.shape
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        groups = module.groups
-        out, inner = weight.shape[:2]
-        if module.transposed:
-            values["in_channels"], values["out_channels"] = out, inner * groups
-        else:
-            values["out_channels"], values["in_channels"] = out, inner * groups
-    elif isinstance(module, nn.modules.batchnorm._NormBase):
-        values["num_features"] = weight.shape[0]
-    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-        values["normalized_shape"] = tuple(weight.shape)
-    elif isinstance(module, nn.GroupNorm):
-        values["num_channels"] = weight.shape[0]
-    elif isinstance(module, nn.Embedding):
-        values["num_embeddings"], values["embedding_dim"] = weight.shape
-
-
-_TORCH_SIZES = (
-    nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm,
-    nn.Embedding,
-)  # fmt: skip
-
-
-def _sized(model: nn.Module, analysis: Analysis) -> list[tuple[str, str, Node]]:
-    """List torch's layers with a size of their own that no tensor tells: module path, attribute, operation."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    found = []
-    for node in analysis.capture.graph.nodes:
-        if node.op != "call_function" or not hasattr(node.target, "_schema"):
-            continue
-        name = signature(node.target)[0]
-        owner = modules.get(module_path(node))
-        if name.startswith("conv") and isinstance(owner, nn.modules.conv._ConvNd) and owner.groups > 1:
-            found.append((module_path(node), "groups", node))
-        elif name == "group_norm" and isinstance(owner, nn.GroupNorm):
-            found.append((module_path(node), "num_groups", node))
-        elif name == "channel_shuffle" and isinstance(owner, nn.ChannelShuffle):
-            found.append((module_path(node), "groups", node))
-        elif name in ("layer_norm", "rms_norm") and isinstance(owner, (nn.LayerNorm, nn.RMSNorm)):
-            found.append((module_path(node), "normalized_shape", node))
-    return found
-
-
-def _find_patches(model: nn.Module, analysis: Analysis) -> list[_Patch]:
-    modules = dict(model.named_modules(remove_duplicate=False))
-    own, any_ = _sizes_by_module(analysis)
-    kinds = {id(axis.atom): axis.kind for axis in analysis.axes}
-    patches = []
-    for path, module in modules.items():
-        if isinstance(module, _TORCH_SIZES) and type(module).__module__.startswith("torch."):
-            continue
-        for name, value in module.__dict__.items():
-            if name.startswith("_") or isinstance(value, bool):
+    def _write_attributes(self, modules: Mapping[str, nn.Module], slicing: Slicing) -> dict[Attribute, int]:
+        """Patch the attributes and return the sizes of all whose meaning is known."""
+        values: dict[Attribute, int] = {}
+        changes: dict[tuple[str, str], dict[tuple[Any, ...], int]] = {}
+        for place, formula in self.meaning.attributes.items():
+            value = formula.value(self.analysis.trace, slicing.size)
+            if value is None:
                 continue
-            items = enumerate(value) if isinstance(value, (tuple, torch.Size, list)) else [(None, value)]
-            for item, number in items:
-                if isinstance(number, int) and not isinstance(number, bool) and number > 1:
-                    dim = _meaning(name, number, own.get(path, {}), any_.get(path, {}), kinds)
-                    if dim is not None:
-                        patches.append(_Patch(path, name, item, dim))
-    return patches
+            values[place] = value
+            if value != self.meaning.values[place]:
+                path, name, *way = place
+                changes.setdefault((path, name), {})[tuple(way)] = value
+        for (path, name), new in changes.items():
+            module = modules[path]
+            old = module.__dict__[name] if name in module.__dict__ else getattr(type(module), name)
+            module.__dict__[name] = replaced(old, new)
+        return values
+
+    def _fixes(
+        self, uses: list[tuple[Use, list[Misfit]]], values: Mapping[Attribute, int], slicing: Slicing
+    ) -> tuple[Fix | None, ...]:
+        """Return what to write at one place of the code each time that it comes by; nothing where it is right."""
+        turns: dict[int, list[Fix | None]] = {}
+        last: Use | None = None
+        for use, misfits in uses:
+            fix = self._fix(misfits, values, slicing)
+            row = turns.setdefault(use.turn, [])
+            if last is not None and last.node.meta.get("torch_fn") == use.node.meta.get("torch_fn"):
+                row[-1] = _joined(row[-1], fix)  # an index with several slices
+            else:
+                row.append(fix)
+            last = use
+        rows = list(turns.values())
+        if all(fix is None for row in rows for fix in row) or any(row != rows[0] for row in rows):
+            return ()  # right as it is; or the module is called several times and needs different sizes each time
+        first = rows[0]
+        return tuple(first[:1] if all(fix == first[0] for fix in first) else first)
+
+    def _fix(self, misfits: list[Misfit], values: Mapping[Attribute, int], slicing: Slicing) -> Fix | None:
+        """Return what to write at one call of the user's code; None where the attributes say it rightly."""
+        new: dict[int, int] = {}
+        for misfit in misfits:
+            use, trace = misfit.use, self.analysis.trace
+            if use.scale is not None:
+                base = self._computed(use.scale.base, values, slicing)
+                if base is None or base**use.scale.power != float(use.scale):
+                    return Fix(use.name, scale=float(use.scale))  # a factor stays as it was
+                continue
+            needed = wanted(trace, use.node, slicing.size)
+            if needed is None:
+                continue
+            if misfit.splits:
+                if self._said(use, 0, values, slicing) != misfit.split_argument(needed):
+                    return Fix(use.name, split=(tuple(needed), misfit.dim(trace)))
+                continue
+            at = use.matched.index(misfit.place)
+            if self._said(use, at, values, slicing) != needed[misfit.place]:
+                new[at] = needed[misfit.place]
+        return Fix(misfits[0].use.name, new) if new else None
+
+    def _said(self, use: Use, at: int, values: Mapping[Attribute, int], slicing: Slicing) -> int | None:
+        """Return the integer that the patched code itself would give."""
+        return self._computed(use.exprs[at], values, slicing)
+
+    def _computed(self, expr: Expr, values: Mapping[Attribute, int], slicing: Slicing) -> int | None:
+        known = {a: values.get(a, self.meaning.values[a]) for a in attributes_in(expr)}
+        return evaluate(expr, known, slicing.size)
 
 
-Sizes = dict[int, dict[int, Dim]]  # size -> id of the term -> term, in order of last occurrence
-
-
-def _sizes_by_module(analysis: Analysis) -> tuple[dict[str, Sizes], dict[str, Sizes]]:
-    """Collect per module the terms that its own size arguments mean, and all terms that occur inside it."""
-    own: dict[str, Sizes] = {}
-    everywhere: dict[str, Sizes] = {}
-    trace = analysis.trace
-    for node, dims in trace.dims.items():
-        if node.op != "call_function" or not dims:
-            continue
-        rows = [dims] if isinstance(dims[0], Dim) else [row for row in dims if row]
-        path = module_path(node)
-        sized = hasattr(node.target, "_schema") and signature(node.target)[0] in SIZES
-        while True:
-            for row in rows:
-                for dim in row:
-                    _note(everywhere.setdefault(path, {}), dim)
-                    if sized and path == module_path(node):
-                        _note(own.setdefault(path, {}), dim)
-            if not path:
-                break
-            path = path.rpartition(".")[0]
-    for name, row in trace.parameters.items():
-        path = name.rpartition(".")[0]
-        while path:
-            for dim in row:
-                _note(everywhere.setdefault(path, {}), dim)
-            path = path.rpartition(".")[0]
-    return own, everywhere
-
-
-def _note(sizes: Sizes, dim: Dim) -> None:
-    dim = dim.root()
-    row = sizes.setdefault(dim.size, {})
-    row.pop(id(dim), None)  # the order is that of the last occurrence: what a module returns comes last
-    row[id(dim)] = dim
-
-
-_FIXED_WORDS = (
-    "patch", "seq", "len", "vocab", "class", "kernel", "stride", "image", "img", "window", "resolution", "max_",
-    "padding", "dilation", "layers", "depth", "idx", "index", "position", "bucket", "shift",
-)  # fmt: skip
-_WIDTH_WORDS = ("dim", "embed", "hidden", "channel", "width")
-_SIZE_WORDS = (
-    "dim", "size", "width", "feature", "channel", "hidden", "embed", "planes", "inner", "units", "d_model",
-)  # fmt: skip
-
-
-def _meaning(name: str, number: int, own: Sizes, anywhere: Sizes, kinds: Mapping[int, str]) -> Dim | None:
-    """Return the term that an integer attribute stands for, or None where it means no size that can change."""
-    lower = name.lower()
-    if any(word in lower for word in _FIXED_WORDS) and not any(word in lower for word in _WIDTH_WORDS):
-        return None
-    for sizes in (own, anywhere):
-        if sizes is anywhere and (number < 8 or not any(word in lower for word in _SIZE_WORDS)):
-            return None  # it feeds no operation of its own module: only a telling name is worth a guess
-        terms = [dim for dim in sizes.get(number, {}).values() if any(a.reason is None for a in atoms(dim))]
-        if not terms or (sizes is anywhere and len(terms) < len(sizes[number])):
-            continue  # a guess that could as well mean something fixed is none
-        return max(reversed(terms), key=lambda term: _fits(lower, term, kinds))
-    return None
-
-
-def _fits(name: str, dim: Dim, kinds: Mapping[int, str]) -> int:
-    """Score how well an attribute's name suits a term."""
-    inside = {kinds.get(id(atom), "") for atom in atoms(dim)}
-    size_word = any(word in name for word in ("dim", "size", "width", "feature", "channel"))
-    if "group" in name or "rep" in name:
-        return 2 * (inside == {"group"})
-    if "head" in name and not size_word:
-        return 2 * (inside <= {"heads", "group"}) - ("kv" in name or "key_value" in name) * (inside != {"heads"})
-    if "head" in name:
-        return 2 * (inside == {"head_width"})
-    return int(bool(inside & {"head_width"}) and len(inside) > 1) if "inner" in name or "all" in name else 0
+def _joined(one: Fix | None, two: Fix | None) -> Fix | None:
+    if one is None or two is None or one.new is None or two.new is None:
+        return one if one is not None else two
+    return Fix(one.name, {**one.new, **two.new})

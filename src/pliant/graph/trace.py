@@ -162,6 +162,9 @@ class Tracer:
                 self.parameters[name] = [Dim(int(size)) for size in value.shape]
                 self.nodes[name] = node
             self.dims[node] = list(self.parameters[name])
+            if name in self.capture.scope.pinned:
+                for dim in self.dims[node]:
+                    self.freeze(dim, "outside", self.capture.scope.pinned[name])
             if kind == "CONSTANT_TENSOR":  # the user's own code makes it anew each time, in its full size
                 for dim in self.dims[node]:
                     self.freeze(dim, "constant", "a constant tensor that the code makes")
@@ -182,7 +185,8 @@ class Tracer:
             return
         if not hasattr(node.target, "_schema"):
             if node.meta.get("val") is not None and getattr(node.target, "__module__", "") != "_operator":
-                self._give_up(node, "operation", f"the operation {node.target} is unknown to Pliant")
+                name = getattr(node.target, "__name__", str(node.target))
+                self._give_up(node, "operation", f"Pliant has no rule for the operation {name!r}")
             self.dims.setdefault(node, None)
             return
         call = Call(node)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +36,22 @@ class Macs(Objective):
 
         args, kwargs = placed(member, self.example_args, self.example_kwargs)
         counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
-        with evaluating(member), counter:
+        with evaluating(member), _leaves_without_gradient(member), counter:
             member(*args, **kwargs)
         return Measurement(counter.get_total_flops() / 2, self.unit, details={"batch": batch_size(args, kwargs)})
+
+
+@contextmanager
+def _leaves_without_gradient(net: nn.Module) -> Iterator[None]:
+    """The counter hooks tensors that want gradients, and fails where a module is handed a part of a parameter."""
+    wanting = [p for p in net.parameters() if p.requires_grad and p.is_leaf]
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
 
 
 def _uncounted() -> dict[Any, Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
 from . import figures
 from .data import Fixed, Kept, MemberRow, ReportData
 from .store import verify
 from .summary import chart, columns, headline, speedup
+
+if TYPE_CHECKING:
+    import jinja2
 
 ROLES = {
     "reference": "full network",
@@ -29,27 +32,36 @@ def write_report(data: ReportData, path: str | Path) -> Path:
 def render(data: ReportData) -> str:
     """Return the report as one HTML page: style, script and numbers inlined, nothing fetched from anywhere."""
     verify(data)
+    return (
+        environment()
+        .get_template("template.html.j2")
+        .render(
+            data=data,
+            headline=headline(data),
+            columns=columns(data),
+            members=[_member(member, data) for member in data.members],
+            dropped=data.of("dropped"),
+            fixed=by_reason(data.findings.fixed),
+            seconds=sum(phase.seconds for phase in data.facts.phases),
+            chart=script_json(chart(data)),
+            roles=ROLES,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Return what renders the templates of this folder; ``f`` is how they write figures."""
     import jinja2
 
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["f"] = figures
-    return environment.get_template("template.html.j2").render(
-        data=data,
-        headline=headline(data),
-        columns=columns(data),
-        members=[_member(member, data) for member in data.members],
-        dropped=data.of("dropped"),
-        fixed=by_reason(data.findings.fixed),
-        seconds=sum(phase.seconds for phase in data.facts.phases),
-        chart=script_json(chart(data)),
-        roles=ROLES,
-    )
+    made.globals["f"] = figures
+    return made
 
 
 def script_json(value: Any) -> str:

@@ -66,7 +66,7 @@ def read_inputs(path: Path) -> dict[str, Any]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return {name: _value(row) for name, row in rows.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RuntimeError) as error:
         raise WrongShapeError(
             f'{path} does not describe inputs ({first_line(error)}): write JSON such as {{"pixel_values": {{"shape": '
             '[2, 3, 32, 32]}, "input_ids": {"shape": [2, 16], "dtype": "int64", "high": 100}}'

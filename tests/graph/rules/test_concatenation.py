@@ -43,21 +43,20 @@ def test_cat_along_the_batch_and_back() -> None:
     ],
 )
 def test_segments_bend_apart(cut) -> None:
-    """Literal sizes stand in the user's code, so only the graph form can follow."""
+    """Literal sizes stand in the user's code: the module form writes others at its calls."""
     net = Tiny(
         lambda s, x: s.b((y := cut(s.a(x).relu()))[0]) + s.c(y[1]),
         a=nn.Linear(5, 8),
         b=nn.Linear(3, 2),
         c=nn.Linear(5, 2),
     )
-    assert sizes(check(net, torch.randn(3, 5), form="graph")) == [3, 5]
+    assert sizes(check(net, torch.randn(3, 5))) == [3, 5]
 
 
 @pytest.mark.parametrize("cut", [lambda h: h.chunk(2, -1), lambda h: h.split(4, -1)])
 def test_equal_segments_that_meet_are_one_axis(cut) -> None:
     net = _net(lambda h: (y := cut(h))[0] * y[1], out=4)
-    form = "module" if len(cut(torch.zeros(1, 4))) == 2 else "graph"
-    assert sizes(check(net, torch.randn(3, 5), form=form)) == [4]
+    assert sizes(check(net, torch.randn(3, 5))) == [4]
 
 
 def test_a_segment_of_everything_is_everything() -> None:
@@ -92,7 +91,7 @@ def test_a_fused_weight_that_is_stacked() -> None:
         lambda s, x: s.out((y := s.qkv(x).view(*x.shape[:-1], 3, 8).unbind(-2))[0] * y[1] * y[2]),
         qkv=nn.Linear(5, 24), out=nn.Linear(8, 2),
     )  # fmt: skip
-    analysis = check(net, torch.randn(4, 5), form="graph")
+    analysis = check(net, torch.randn(4, 5))
     assert sizes(analysis) == [8]
     assert "order" in codes(analysis)
 
@@ -100,7 +99,7 @@ def test_a_fused_weight_that_is_stacked() -> None:
 def test_gates() -> None:
     assert sizes(check(_net(lambda h: F.glu(h, -1), out=4), torch.randn(3, 5))) == [4]
     swiglu = _net(lambda h: F.silu(h[..., :4]) * h[..., 4:], out=4)
-    assert sizes(check(swiglu, torch.randn(3, 5), form="graph")) == [4]
+    assert sizes(check(swiglu, torch.randn(3, 5))) == [4]
 
 
 def test_a_parameter_of_which_a_part_is_unused() -> None:
@@ -115,10 +114,18 @@ def test_a_parameter_of_which_a_part_is_unused() -> None:
     assert "unused" in codes(analysis)
 
 
-def test_dense_connections_and_a_view_across_segments() -> None:
+def test_a_view_of_segments_with_a_common_inner_part() -> None:
     net = Tiny(
         lambda s, x: s.out(torch.cat([s.a(x).relu(), s.b(x).relu()], 1).view(-1, 5, 2).sum(-1)),
         a=nn.Linear(5, 4), b=nn.Linear(5, 6), out=nn.Linear(5, 2),
+    )  # fmt: skip
+    assert sizes(check(net, torch.randn(3, 5))) == [2, 2, 3]
+
+
+def test_a_view_across_segments() -> None:
+    net = Tiny(
+        lambda s, x: s.out(torch.cat([s.a(x).relu(), s.b(x).relu()], 1).view(-1, 5, 2).sum(-1)),
+        a=nn.Linear(5, 3), b=nn.Linear(5, 7), out=nn.Linear(5, 2),
     )  # fmt: skip
     analysis = check(net, torch.randn(3, 5))
     assert sizes(analysis) == []

@@ -74,7 +74,7 @@ def test_unbatched_and_computed_weights() -> None:
         lambda s, x: s.b(F.conv2d(s.a(x).relu(), s.w * s.gain, groups=2).relu()),
         a=nn.Conv2d(3, 8, 1), w=weight(6, 4, 3, 3), gain=weight(6, 1, 1, 1), b=nn.Conv2d(6, 2, 1),
     )  # fmt: skip
-    check(net, torch.randn(3, 6, 6), batch=False, form="graph")
+    check(net, torch.randn(3, 6, 6), batch=False)
 
 
 def test_weight_norm_is_followed() -> None:
@@ -158,3 +158,25 @@ def test_grid_sample() -> None:
         a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1),
     )  # fmt: skip
     assert sizes(check(net, _image(2), torch.rand(2, 4, 4, 2))) == [8]
+
+
+def test_a_kernel_of_one_lets_the_other_dimension_bend() -> None:
+    """A convolution over stacked features mixes the stack only: each feature stands for itself."""
+    net = Tiny(
+        lambda s, x: s.b(s.mix(torch.stack([s.a(x).relu(), s.c(x).relu(), s.a(x).tanh()], 1))[:, 0]),
+        a=nn.Linear(5, 8), c=nn.Linear(5, 8), mix=nn.Conv1d(3, 1, 1), b=nn.Linear(8, 2),
+    )  # fmt: skip
+    assert sizes(check(net, torch.randn(2, 5))) == [8]
+
+
+@pytest.mark.parametrize(
+    "mix", [nn.Conv1d(3, 1, 3, padding=1), nn.Conv1d(3, 1, 1, stride=2), nn.Conv1d(3, 1, 1, padding=1)]
+)
+def test_a_wider_kernel_a_step_or_a_border_keep_it(mix: nn.Module) -> None:
+    net = Tiny(
+        lambda s, x: s.b(s.mix(torch.stack([s.a(x).relu(), s.c(x).relu(), s.a(x).tanh()], 1))[:, 0, :4]),
+        a=nn.Linear(5, 8), c=nn.Linear(5, 8), mix=mix, b=nn.Linear(4, 2),
+    )  # fmt: skip
+    analysis = check(net, torch.randn(2, 5))
+    assert sizes(analysis) == []
+    assert "space" in codes(analysis)

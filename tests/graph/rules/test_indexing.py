@@ -80,7 +80,7 @@ def test_a_table_of_relative_positions_bends_in_its_heads() -> None:
         return s.b(y.transpose(1, 2).flatten(2))
 
     net = Tiny(forward, a=nn.Linear(5, 24), b=nn.Linear(24, 2), table=weight(5, 4), places=torch.randint(0, 5, (3, 3)))
-    analysis = check(net, torch.randn(2, 3, 5), mask=False, form="graph")
+    analysis = check(net, torch.randn(2, 3, 5), mask=False)
     assert {axis.kind: axis.size for axis in analysis.axes} == {"heads": 4, "head_width": 6}
     assert any("table" in axis.parameters for axis in analysis.axes)
 
@@ -100,7 +100,7 @@ def test_two_index_tensors_apart() -> None:
         lambda s, x: s.b(s.a(x).view(-1, 3, 4, 2)[:, s.i, :, s.j].sum(0)),
         a=nn.Linear(5, 24), i=torch.tensor([0, 2]), j=torch.tensor([1, 0]), b=nn.Linear(4, 2),
     )  # fmt: skip
-    assert sizes(check(net, torch.randn(3, 5), batch=False, form="graph")) == [4]
+    assert sizes(check(net, torch.randn(3, 5), batch=False)) == [4]
 
 
 def test_a_mask_as_an_index_keeps_everything_it_touches() -> None:
@@ -113,3 +113,47 @@ def test_one_hot() -> None:
     net = Tiny(lambda s, i: s.b((nn.functional.one_hot(i, 6).float() @ s.w).relu()), w=weight(6, 8), b=nn.Linear(8, 2))
     analysis = check(net, torch.randint(0, 6, (3, 4)), batch=False)
     assert sizes(analysis) in ([8], [])
+
+
+@pytest.mark.parametrize("places", [[-2, -1], [6, 7]])
+def test_places_side_by_side_that_the_code_names_are_a_segment(places: list[int]) -> None:
+    net = Tiny(
+        lambda s, x: s.b(s.a(x)[..., :6].relu()) + s.c(s.a(x)[..., places]),
+        a=nn.Linear(5, 8), b=nn.Linear(6, 3), c=nn.Linear(2, 3),
+    )  # fmt: skip
+    analysis = check(net, torch.randn(4, 5), form="graph" if places[0] > 0 else "module")
+    assert sizes(analysis) == [6]
+
+
+def test_places_apart_are_named_one_by_one() -> None:
+    net = Tiny(lambda s, x: s.b(s.a(x)[..., [1, 3]].relu()), a=nn.Linear(5, 8), b=nn.Linear(2, 3))
+    assert sizes(check(net, torch.randn(4, 5))) == []
+
+
+@torch.library.custom_op("pliant_tests::grouped_mm", mutates_args=())
+def _grouped_mm(x: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+    ends = [0, *offs.tolist()]
+    return torch.cat([x[a:b] @ w for a, b, w in zip(ends, ends[1:], weight, strict=False)])
+
+
+@_grouped_mm.register_fake
+def _(x: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[2])
+
+
+def test_a_bank_of_experts_that_rows_are_sorted_for() -> None:
+    def forward(s: Tiny, x: Tensor) -> Tensor:
+        x = s.a(x)
+        chosen = s.router(x).argmax(-1)
+        order = chosen.argsort()
+        ends = torch.histc(chosen.float(), bins=3, min=0, max=2).cumsum(0).int()
+        hidden = _grouped_mm(x[order], s.up, ends).relu()
+        back = torch.empty_like(order)
+        back[order] = torch.arange(x.shape[0])
+        return s.b(_grouped_mm(hidden, s.down, ends)[back])
+
+    net = Tiny(
+        forward, a=nn.Linear(5, 8), b=nn.Linear(8, 2), router=nn.Linear(8, 3),
+        up=weight(3, 8, 12), down=weight(3, 12, 8),
+    )  # fmt: skip
+    assert sizes(check(net, torch.randn(6, 5), batch=False)) == [8, 8, 12]

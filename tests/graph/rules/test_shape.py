@@ -27,7 +27,7 @@ def _x() -> torch.Tensor:
     ],
 )
 def test_views_show_the_factors(middle) -> None:
-    assert sizes(check(_net(middle), _x(), form="graph")) == [3, 4]
+    assert sizes(check(_net(middle), _x())) == [3, 4]
 
 
 def test_a_view_without_meaning_shows_nothing() -> None:
@@ -64,8 +64,7 @@ def test_one_unit_becomes_many(expand: str) -> None:
         lambda s, x: s.b((h := s.a(x).relu()) * many(s.g(x), h)),
         a=nn.Linear(5, 12), g=nn.Linear(5, 1), b=nn.Linear(12, 2),
     )  # fmt: skip
-    form = "module" if expand in ("expand_as", "broadcast_to") else "graph"
-    assert sizes(check(net, _x(), form=form)) == [12]
+    assert sizes(check(net, _x())) == [12]
 
 
 def test_expand_as_ties_to_the_tensor_whose_size_it_reads() -> None:
@@ -92,7 +91,7 @@ def test_new_tensors_follow() -> None:
         acc = torch.zeros(x.shape[0], 8) + h.new_ones(8) + torch.zeros_like(h) + x.new_full((x.shape[0], 8), 0.5)
         return s.b((acc - 1.5) * h)
 
-    assert sizes(check(Tiny(forward, a=nn.Linear(5, 8), b=nn.Linear(8, 2)), _x(), form="graph")) == [8]
+    assert sizes(check(Tiny(forward, a=nn.Linear(5, 8), b=nn.Linear(8, 2)), _x())) == [8]
 
 
 def test_counted_units_are_kept() -> None:
@@ -147,3 +146,11 @@ def test_windows_of_a_sequence_bend_in_width_only() -> None:
 
 def test_padding_of_the_batch_is_no_crash() -> None:
     check(_net(lambda h: F.pad(h, (0, 0, 0, 1))[:-1]), _x(), batch=False)
+
+
+def test_a_repeat_that_says_how_long_it_gets() -> None:
+    net = Tiny(
+        lambda s, x: s.b((h := s.a(x).relu()).repeat_interleave(3, -1, output_size=3 * h.shape[-1])),
+        a=nn.Linear(5, 4), b=nn.Linear(12, 2),
+    )  # fmt: skip
+    assert sizes(check(net, torch.randn(3, 5))) == [4]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ import torch
 from pliant.checks import PliantError, UnknownNameError, WrongShapeError
 from pliant.family import Family, at
 from pliant.graph.analysis import Analysis, analyze
-from pliant.techniques.elastic.width import Width
+from pliant.techniques.elastic.depth import Depth
+from pliant.techniques.elastic.width import Width, roles
 from tests.family.nets import ConvNet, Gpt, ViT, images, tokens, vectors
+from tests.graph.nets import ZOO
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,62 @@ def test_sorting_touches_only_the_axes_that_bend() -> None:
     family.prepare()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"blocks.0.conv1.weight", "blocks.0.conv2.weight"}  # its BatchNorm is the same for all, being new
+
+
+def test_roles_are_names_that_differ_in_numbers_only() -> None:
+    found = options(Width(multiple=4, uniform=True, kinds=("width", "heads")), analyze(Gpt(), (tokens(),)))
+    apart = options(Width(multiple=4, kinds=("width", "heads")), analyze(Gpt(), (tokens(),)))
+    assert {name for name in found if "*" in name} == {"blocks.*.attn.heads", "blocks.*.width"}
+    assert found["blocks.*.width"] == apart["blocks.0.width"] == apart["blocks.1.width"]
+    assert len(found) < len(apart)
+
+
+def test_equal_roles_of_unlike_sizes_are_told_apart() -> None:
+    @dataclass(frozen=True)
+    class Named:
+        name: str
+        size: int
+        kind: str = "width"
+
+    axes: Any = [Named("a.0.w", 8), Named("a.1.w", 16), Named("a.2.w", 8), Named("b.0.c.0.w", 8), Named("b.0.c.1.w", 8)]
+    assert {name: len(group) for name, group in roles(axes).items()} == {"a.*.w": 2, "a.1.w": 1, "b.0.c.*.w": 2}
+    axes.append(Named("a.3.w", 16))
+    assert set(roles(axes)) == {"a.*.w.8", "a.*.w.16", "b.0.c.*.w"}
+
+
+def test_one_choice_bends_all_layers_of_a_role() -> None:
+    family: Any = Family(Gpt(), (tokens(),), [Width(multiple=4, uniform=True)])
+    family.prepare()
+    small = family.space.complete({"blocks.*.width": 8, "blocks.*.attn.heads": 1})
+    net = family.member(small)
+    shapes = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    first = {n.removeprefix("blocks.0."): s for n, s in shapes.items() if n.startswith("blocks.0.")}
+    second = {n.removeprefix("blocks.1."): s for n, s in shapes.items() if n.startswith("blocks.1.")}
+    assert first == second
+    before = {name: p.detach().clone() for name, p in family.model.named_parameters()}
+    net(tokens()).square().mean().backward()
+    torch.optim.SGD(family.parameters(), lr=0.1).step()
+    changed = [name for name, p in family.model.named_parameters() if not torch.equal(p, before[name])]
+    assert any(name.startswith("blocks.0.") for name in changed)
+    alone = family.extract(small)
+    assert torch.equal(alone(tokens()), family.ready(small)(tokens()))
+
+
+@pytest.mark.slow
+def test_uniform_members_are_saved_and_loaded_by_their_own_class(tmp_path: Path) -> None:
+    model, args, kwargs = next(entry for entry in ZOO if entry.name == "llama").make()
+    full: Any = model
+    family: Any = Family(model.eval(), args, [Width(multiple=8, uniform=True), Depth()], kwargs)
+    family.prepare()
+    small = family.space.smallest()
+    assert {"model.layers.*.mlp.width", "model.layers.*.self_attn.heads", "model.layers.depth"} == set(small)
+    family.member(small)(**kwargs).logits.square().mean().backward()
+    torch.optim.SGD(family.parameters(), lr=0.1).step()
+    alone = family.extract(small)
+    assert len(alone.model.layers) == small["model.layers.depth"] == alone.config.num_hidden_layers
+    assert alone.config.intermediate_size == small["model.layers.*.mlp.width"]
+    assert full.config.num_hidden_layers == 2
+    alone.save_pretrained(tmp_path)
+    back = type(full).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.allclose(back(**kwargs).logits, family.ready(small)(**kwargs).logits, atol=1e-6)

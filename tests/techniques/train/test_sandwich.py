@@ -129,7 +129,8 @@ def test_the_second_member_starts_from_what_the_first_has_changed() -> None:
         loss.backward()
         with torch.no_grad():
             for parameter in twin.parameters():
-                parameter -= 0.1 * (parameter.grad if parameter.grad is not None else 0.0)
+                if parameter.grad is not None:
+                    parameter.sub_(0.1 * parameter.grad)
         return outputs.detach()
 
     teacher = descend(twin.space.largest(), None)

@@ -15,11 +15,13 @@ from . import (
     concatenation,
     contraction,
     convolution,
+    fourier,
     indexing,
     normalisation,
     pointwise,
     recurrent,
     reduction,
+    scatter,
     shape,
 )
 
@@ -30,11 +32,13 @@ _GROUPS = (
     concatenation,
     contraction,
     convolution,
+    fourier,
     indexing,
     normalisation,
     pointwise,
     recurrent,
     reduction,
+    scatter,
     shape,
 )
 

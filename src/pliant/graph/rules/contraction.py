@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..dims import Dim
-from ..trace import Call, Dims, Tracer
+from ..dims import Conflict, Dim
+from ..trace import Call, Dims, Tracer, is_tensor
 
 
 def linear(t: Tracer, call: Call) -> None:
@@ -97,6 +97,21 @@ def bilinear(t: Tracer, call: Call) -> None:
     t.set(call, [*a[:-1], weight[0]])
 
 
+def grouped(t: Tracer, call: Call) -> None:
+    """`grouped_mm(x (S, I), weights (E, I, O), offsets (E))`: rows in turn go through the matrices of a bank."""
+    x, bank = t.of(call.first), t.of(call.node.args[1])
+    if len(x) != 2 or len(bank) != 3:
+        raise Conflict("a grouped product of other than rows and a bank of matrices")
+    t.tie(x[1], bank[1], call.node)
+    t.freeze(bank[0], "experts", "the number of experts, which are told apart by their place", call.node)
+    for node in (call.get("offs"), call.get("bias")):
+        if is_tensor(node) and t.of(node)[0].root().size == bank[0].root().size:
+            t.tie(t.of(node)[0], bank[0], call.node)
+    if is_tensor(call.get("bias")):
+        t.tie(t.of(call["bias"])[-1], bank[2], call.node)
+    t.set(call, [x[0], bank[2]])
+
+
 RULES = {
     "linear": linear,
     "addmm": addmm,
@@ -105,10 +120,11 @@ RULES = {
     "bmm": matmul,
     "mv": matmul,
     "dot": matmul,
+    "vdot": matmul,
     "baddbmm": baddbmm,
     "einsum": einsum,
     "outer": outer,
     "ger": outer,
     "bilinear": bilinear,
-}
+} | dict.fromkeys(("_grouped_mm", "grouped_mm", "grouped_mm_fallback"), grouped)
 SIZES = {}  # type: ignore[var-annotated]

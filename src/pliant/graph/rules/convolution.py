@@ -17,16 +17,27 @@ def _channels(t: Tracer, call: Call) -> tuple[Dims, Dims, int]:
     spatial = len(weight) - 2
     for dim in weight[2:]:
         t.freeze(dim, *KERNEL, call.node)
-    for dim in x[len(x) - spatial :]:
-        t.freeze(dim, *SPACE, call.node)
+    for i, dim in enumerate(x[len(x) - spatial :]):
+        if not _pointwise(call, weight, i):
+            t.freeze(dim, *SPACE, call.node)
     return x, weight, len(x) - spatial - 1
+
+
+def _pointwise(call: Call, weight: Dims, i: int) -> bool:
+    """Tell whether each place of a spatial dimension stands for itself: a kernel of one, without step or border."""
+    steps, border = call["stride"], call["padding"]
+    step = steps[i % len(steps)] if steps else 1
+    size = 0 if isinstance(border, str) else border[i % len(border)] if border else 0
+    whole = weight[2 + i].root().size == 1 and not any(call.get("output_padding") or ())
+    return whole and int(step) == 1 and int(size) == 0
 
 
 def _finish(t: Tracer, call: Call, x: Dims, at: int, out: Dim) -> None:
     if call["bias"] is not None:
         t.tie(out, t.of(call["bias"])[0], call.node)
-    sizes = call.out.shape[at + 1 :]
-    t.set(call, [*x[:at], out, *t.fixed(sizes, *SPACE)])
+    weight, sizes = t.of(call["weight"]), call.out.shape[at + 1 :]
+    space = [x[at + 1 + i] if _pointwise(call, weight, i) else fresh for i, fresh in enumerate(t.fixed(sizes, *SPACE))]
+    t.set(call, [*x[:at], out, *space])
 
 
 def conv(t: Tracer, call: Call) -> None:

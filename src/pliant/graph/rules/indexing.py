@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch.fx import Node
 
+from ..constants import constant
 from ..dims import Conflict, Dim
 from ..trace import Call, Dims, Tracer
 
@@ -19,6 +24,8 @@ def index(t: Tracer, call: Call) -> None:
     """`x[i, :, j]` with index tensors: indexed dimensions are replaced by the broadcast of the indices."""
     x, indices = t.of(call.first), list(call["indices"])
     used = [i for i, value in enumerate(indices) if isinstance(value, Node)]
+    if len(used) == 1 and _neighbours(t, call, x, used[0], indices[used[0]]):
+        return
     if any(str(indices[i].meta["val"].dtype) in ("torch.bool", "torch.uint8") for i in used):
         raise Conflict("indexing by a mask")
     for i in used:
@@ -38,6 +45,32 @@ def index(t: Tracer, call: Call) -> None:
                 t.tie(broadcast[-k], dims[-k], call.node)
     rest = [dim for i, dim in enumerate(x) if i not in used]
     t.set(call, [*rest[:start], *broadcast, *rest[start:]])
+
+
+def _neighbours(t: Tracer, call: Call, x: Dims, axis: int, index: Node) -> bool:
+    """Follow `x[..., [2, 3]]`: places that are written in the code and stand side by side are a segment that stays."""
+    places = constant(t, index)
+    size = x[axis].root().size
+    if places is None or places.dtype == torch.bool or places.dim() != 1 or not 0 < len(places) < size:
+        return False
+    wanted = [int(place) + size * (int(place) < 0) for place in places]
+    if wanted != list(range(wanted[0], wanted[0] + len(wanted))):
+        return False
+    before, part, _ = t.segments(x[axis], [wanted[0], len(wanted), size - wanted[0] - len(wanted)], call.node)
+    t.freeze(part, "order", "its units are taken by their place", call.node)
+    t.notes[call.node] = [before, part]
+    t.set(call, [*x[:axis], part, *x[axis + 1 :]])
+    return True
+
+
+def resize_index(t: Tracer, call: Call, size: Callable[[Dim], Any]) -> dict[str, Any]:
+    """Turn places side by side into a slice: after a cut they stand elsewhere."""
+    if call.node not in t.notes:
+        return {}
+    before, part = t.notes[call.node]
+    axis = next(i for i, value in enumerate(call["indices"]) if isinstance(value, Node))
+    first = size(before) if before.root().size else 0
+    return {"target": torch.ops.aten.slice.Tensor, "args": (call.first, axis, first, first + size(part))}
 
 
 def _counts(node: Node) -> bool:
@@ -130,6 +163,13 @@ def unfold(t: Tracer, call: Call) -> None:
     t.set(call, [*x[:axis], count, *x[axis + 1 :], window])
 
 
+def histogram(t: Tracer, call: Call) -> None:
+    """`histc(x, bins)`, `bincount(x)`: how often values come says nothing of their places, but all of them count."""
+    for dim in t.of(call.first):
+        t.freeze(dim, "order", "all its units are counted", call.node)
+    t.set(call, t.fixed(call.out.shape, "order", "its units are counted", call.node))
+
+
 RULES = {
     "embedding": embedding,
     "index": index,
@@ -141,5 +181,7 @@ RULES = {
     "topk": topk,
     "one_hot": one_hot,
     "unfold": unfold,
+    "histc": histogram,
+    "bincount": histogram,
 } | dict.fromkeys(["cumsum", "cumprod", "flip", "roll", "sort", "argsort", "logcumsumexp", "cummax", "cummin"], ordered)
-SIZES = {}  # type: ignore[var-annotated]
+SIZES = {"index": resize_index}

@@ -15,7 +15,9 @@ _UNTAGGED = (
     "hardswish_", "relu6", "relu6_", "mish_", "selu", "selu_", "celu", "celu_", "log_sigmoid", "rrelu", "rrelu_",
     "hardsigmoid", "hardsigmoid_", "hardtanh", "hardtanh_", "dropout", "dropout_", "feature_dropout",
     "feature_dropout_", "alpha_dropout", "alpha_dropout_", "feature_alpha_dropout", "native_dropout",
-    "__and__", "__or__", "__xor__",
+    "multiply", "multiply_", "subtract", "subtract_", "divide", "divide_", "absolute", "negative", "greater",
+    "greater_equal", "less", "less_equal", "not_equal", "clip", "clip_", "arctan2", "arctan", "arcsin", "arccos",
+    "__and__", "__or__", "__xor__", "real", "imag", "angle", "conj", "_conj", "resolve_conj", "resolve_neg",
 )  # fmt: skip
 
 # Only the first argument gives the result its sizes: another one is asked for its type alone.

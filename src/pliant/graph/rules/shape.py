@@ -212,7 +212,8 @@ def resize_repeat(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
     """Write the counts of a `repeat`, `tile` or `repeat_interleave`."""
     counts = [size(dim) for dim in t.notes[call.node]]
     if call.name == "repeat_interleave":
-        return {"repeats": counts[0]}
+        known = {} if call.get("output_size") is None else {"output_size": size(t.of(call.node)[call["dim"]])}
+        return {"repeats": counts[0], **known}
     return {"repeats" if call.name == "repeat" else "dims": counts}
 
 

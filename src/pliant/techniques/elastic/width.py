@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...checks import WrongShapeError, unknown
 from ...space.choice import Choice, Option
@@ -39,11 +40,14 @@ class Width(Elastic):
         kinds: which axes bend: ``width`` (hidden layers), ``heads``, ``head_width``, ``group`` (query heads that
             share a key head), ``stream`` (residual streams). Streams are left whole unless asked for: they reach
             further, but every weight of the network then means something else in every member, which costs accuracy.
+        uniform: one choice for all layers that play the same role (equal names but for the numbers of layers, equal
+            sizes), called ``layers.*.mlp.width``: what a class that is built from one configuration can express.
     """
 
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     multiple: int = 8
     kinds: tuple[str, ...] = ("width", "heads")
+    uniform: bool = False
 
     paper: ClassVar[Paper | None] = Paper(
         "Cai, Gan, Wang, Zhang, Han",
@@ -67,9 +71,14 @@ class Width(Elastic):
             raise WrongShapeError(f"Width.multiple is at least 1; got {self.multiple}")
 
     def choices(self, analysis: Analysis) -> Sequence[Choice]:
-        """Return one choice per axis that has more than one size to choose from."""
-        rows = [(axis, self.sizes(axis)) for axis in analysis.axes if axis.kind in self.kinds]
-        return tuple(Choice(axis.name, sizes) for axis, sizes in rows if len(sizes) > 1)
+        """Return one choice per axis (where ``uniform``, per role) that has more than one size to choose from."""
+        rows = [(name, self.sizes(axes[0])) for name, axes in self._roles(analysis).items()]
+        return tuple(Choice(name, sizes) for name, sizes in rows if len(sizes) > 1)
+
+    def _roles(self, analysis: Analysis) -> dict[str, list[Axis]]:
+        """Map the name of each choice to the axes that it cuts."""
+        axes = [axis for axis in analysis.axes if axis.kind in self.kinds]
+        return roles(axes) if self.uniform else {axis.name: [axis] for axis in axes}
 
     def sizes(self, axis: Axis) -> tuple[int, ...]:
         """Return the sizes to choose from, ascending, the full size last."""
@@ -81,15 +90,17 @@ class Width(Elastic):
 
     def apply(self, draft: Draft, options: Mapping[str, Option]) -> None:
         """Keep the chosen number of units of each axis."""
+        axes = self._roles(draft.analysis)
         for name, units in options.items():
-            draft.keep(name, int(units))  # type: ignore[arg-type]
+            for axis in axes[name]:
+                draft.keep(axis.name, int(units))  # type: ignore[arg-type]
 
     def prepare(self, family: Family) -> None:
         """Sort the units of every axis that bends, the most important first."""
         orders = {}
         bending = {choice.name for choice in family.space.choices}
         for axis in family.analysis.axes:
-            if axis.name not in bending or axis.kind not in self.kinds:
+            if axis.kind not in self.kinds or not self._bends(axis, bending):
                 continue
             scores = None
             for rows in family.weight_views(axis.name).values():
@@ -100,3 +111,27 @@ class Width(Elastic):
                 orders[axis.name] = scores.argsort(descending=True, stable=True).tolist()
         if orders:
             family.permute(orders)
+
+    def _bends(self, axis: Axis, choices: set[str]) -> bool:
+        if not self.uniform or axis.name in choices:
+            return axis.name in choices
+        return any(fnmatchcase(name, choice) for choice in choices for name in (axis.name, f"{axis.name}.{axis.size}"))
+
+
+def roles(axes: Sequence[Axis]) -> dict[str, list[Axis]]:
+    """Group axes whose names differ in numbers only and whose sizes are equal; the numbers that differ become ``*``.
+
+    Where two groups would have one name, the size is added to it: ``layers.*.mlp.width.64``.
+    """
+    groups: dict[tuple[Any, ...], list[Axis]] = {}
+    for axis in axes:
+        form = tuple("*" if part.isdigit() else part for part in axis.name.split("."))
+        groups.setdefault((form, axis.kind, axis.size), []).append(axis)
+    names = []
+    for group in groups.values():
+        columns = zip(*(axis.name.split(".") for axis in group), strict=True)
+        names.append(".".join(column[0] if len(set(column)) == 1 else "*" for column in columns))
+    found: dict[str, list[Axis]] = {}
+    for name, group in zip(names, groups.values(), strict=True):
+        found[name if names.count(name) == 1 else f"{name}.{group[0].size}"] = group
+    return found

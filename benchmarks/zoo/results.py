@@ -1,0 +1,59 @@
+"""The figures of the zoo, from the records of its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._figures import Figure
+from .runner import load
+
+MADE = ("not made", "unfinished")
+INSIDE = 0.45
+
+
+def records(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what was measured of ``names``."""
+    return [record for record in map(load, names) if record is not None]
+
+
+def captured(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the networks that could be made and captured."""
+    ran = [row for row in rows if row.get("stage") not in ("make", "run")]
+    return [row for row in ran if row["outcome"] not in (*MADE, "no capture")]
+
+
+def figures(names: Sequence[str]) -> list[Figure]:
+    """Return how much of the zoo works."""
+    rows = records(names)
+    known = captured(rows)
+    good = [row for row in known if row["outcome"] == "ok"]
+    inside = [row for row in good if row.get("left_inside") is not None]
+    blind = [row for row in good if row["attention"] and not {"heads", "head_width"} <= set(row["kinds"])]
+    times = [row["seconds"]["of analysis"] / row["seconds"]["of capture"] for row in good]
+    return [
+        Figure("networks", len(rows), "", facts=_counts(rows)),
+        Figure("captured", len(known), ""),
+        Figure("wrong networks", sum(row["outcome"] == "wrong" for row in known), "", 0),
+        Figure("captured without a verified smaller network", _lack(good, known), "%", 1.0),
+        Figure("not in module form", _lack([r for r in good if r.get("form") == "module"], known), "%", 10.0),
+        Figure(
+            f"half leaves {INSIDE:.0%} inside or more", _lack([r for r in inside if r["left_inside"] < INSIDE], inside),
+            "%", 5.0,
+        ),
+        Figure("attention networks whose heads or widths do not bend", len(blind), "", 0),
+        Figure("analysis / capture, median", float(np.median(times)) * 100 if times else 0.0, "%", 3.0),
+        Figure("analysis, slowest", max((row["seconds"]["of analysis"] for row in good), default=0.0), "s", 2.0),
+        Figure("time of all", sum(row["seconds"].get("all", 0) for row in rows) / 60, "min of one process"),
+    ]  # fmt: skip
+
+
+def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    outcomes = [row["outcome"] for row in rows]
+    return {name: outcomes.count(name) for name in sorted(set(outcomes))}
+
+
+def _lack(good: Sequence[Any], of: Sequence[Any]) -> float:
+    return 100 * (1 - len(good) / len(of)) if of else 0.0

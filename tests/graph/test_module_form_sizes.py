@@ -1,0 +1,164 @@
+"""Where sizes may stand in a user's code, and what becomes of them in a smaller network of the user's class."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pliant.graph import analyze
+from pliant.graph.realise import compare_forms, difference, outputs, sliced_copy
+from pliant.graph.resized import writes_sizes
+from pliant.graph.slicing import Slicing
+from tests.graph.support import Tiny, check
+
+
+@dataclass(frozen=True)
+class Sizes:
+    heads: int
+    width: int
+
+
+def _closure(heads: int, width: int) -> Any:
+    return lambda h: h.view(-1, heads, width)
+
+
+def _default(h: Tensor, heads: int = 3, width: int = 4) -> Tensor:
+    return h.view(-1, heads, width)
+
+
+def _plain(h: Tensor, heads: int, width: int) -> Tensor:
+    return h.view(-1, heads, width)
+
+
+@pytest.mark.parametrize(
+    ("held", "use"),
+    [
+        ((3, 4), lambda s, h: h.view(-1, *s)),
+        ([3, [4]], lambda s, h: h.view(-1, s[0], s[1][0])),
+        ({"heads": 3, "width": 4}, lambda s, h: h.view(-1, s["heads"], s["width"])),
+        (Sizes(3, 4), lambda s, h: h.view(-1, s.heads, s.width)),
+        (SimpleNamespace(inner=SimpleNamespace(heads=3), width=4), lambda s, h: h.view(-1, s.inner.heads, s.width)),
+        (torch.Size((3, 4)), lambda s, h: h.view(-1, *s)),
+        (_closure(3, 4), lambda s, h: s(h)),
+        (_default, lambda s, h: s(h)),
+        (functools.partial(_plain, heads=3, width=4), lambda s, h: s(h)),
+        (functools.partial(_plain, width=4), lambda s, h: s(h, 3)),
+    ],
+)
+def test_sizes_are_found_wherever_they_are_kept(held: Any, use: Any) -> None:
+    net = Tiny(
+        lambda s, x: s.out(use(s.held, s.fc(x)).softmax(-1).flatten(1)),
+        fc=nn.Linear(5, 12), out=nn.Linear(12, 2), held=held,
+    )  # fmt: skip
+    before = repr(held)
+    analysis = check(net, torch.randn(4, 5), mask=False)
+    assert sorted(axis.size for axis in analysis.axes) == [3, 4]
+    assert repr(net.held) == before
+
+
+class Old(nn.Module):
+    """Attention that takes its inner width for that of its input."""
+
+    heads = 4
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.inp, self.qkv = nn.Linear(5, width), nn.Linear(width, 3 * width)
+        self.proj, self.out = nn.Linear(width, width), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inp(x)
+        B, N, C = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        attn = (q * (C // self.heads) ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
+        return self.out(x + self.proj((attn @ v).transpose(1, 2).reshape(B, N, C))).mean(1)
+
+
+def test_sizes_that_the_code_derives_wrongly_are_written_at_its_calls() -> None:
+    net, x = Old(), torch.randn(3, 7, 5)
+    analysis = check(net, x, mask=False)
+    names = {axis.kind: axis.name for axis in analysis.axes}
+    cut: Any = sliced_copy(net, Slicing(analysis, {names["heads"]: 3, names["stream"]: [9, 2, 5]}), "module")
+    assert writes_sizes(cut)
+    assert isinstance(cut, Old)
+    assert type(cut).__qualname__ == "Old"
+    assert cut.heads == 3
+    assert Old.heads == 4
+    longer = torch.randn(2, 11, 5)  # other lengths run as they do in the user's class
+    want = cut(longer)
+    assert torch.equal(copy.deepcopy(cut)(longer), want)
+    assert difference([torch.compile(cut, backend="eager")(longer).detach()], [want.detach()]) < 1e-5
+    program = torch.export.export(cut, (longer,), strict=False)
+    assert difference([program.module()(longer).detach()], [want.detach()]) < 1e-5
+
+
+def test_where_the_code_stays_right_it_is_left_alone() -> None:
+    net, x = Old(), torch.randn(3, 7, 5)
+    analysis = analyze(net, (x,))
+    names = {axis.kind: axis.name for axis in analysis.axes}
+    # 8 = 2 heads x 4: what the class itself would be for a width of 8
+    cut = sliced_copy(net, Slicing(analysis, {names["heads"]: [3, 1], names["stream"]: 8}), "module")
+    assert not writes_sizes(cut)
+
+
+def test_a_line_that_runs_several_times_gets_a_size_each_time() -> None:
+    def forward(s: Tiny, x: Tensor) -> Tensor:
+        parts = [layer(x) for layer in (s.a, s.b, s.a)]
+        return s.out(torch.cat([h.view(-1, 2, 4).tanh().mean(2) for h in parts], 1))
+
+    net = Tiny(forward, a=nn.Linear(5, 8), b=nn.Linear(5, 8), out=nn.Linear(6, 2))
+    check(net, torch.randn(4, 5), mask=False)
+
+
+@pytest.mark.parametrize("parts", [lambda h: h.chunk(2, -1), lambda h: torch.split(h, 4, dim=-1)])
+def test_equal_parts_that_no_longer_are(parts: Any) -> None:
+    net = Tiny(
+        lambda s, x: s.a((y := parts(s.fc(x).relu()))[0]) + s.b(y[1]),
+        fc=nn.Linear(5, 8), a=nn.Linear(4, 2), b=nn.Linear(4, 2),
+    )  # fmt: skip
+    analysis = check(net, torch.randn(3, 5))
+    assert [axis.size for axis in analysis.axes] == [4, 4]
+
+
+def test_code_that_checks_its_sizes_runs_in_graph_form_and_the_reason_is_its_own() -> None:
+    def forward(s: Tiny, x: Tensor) -> Tensor:
+        h = s.fc(x)
+        if h.shape[-1] != 8:
+            raise ValueError("eight, please")
+        return s.out(h.relu())
+
+    net, x = Tiny(forward, fc=nn.Linear(5, 8), out=nn.Linear(8, 2)), torch.randn(3, 5)
+    analysis = analyze(net, (x,))
+    gap, _, error = compare_forms(net, Slicing(analysis, {analysis.axes[0].name: 3}), analysis)
+    assert gap == float("inf")
+    assert error == "ValueError: eight, please"
+
+
+def test_the_comparison_notices_a_scale_that_hardly_shows() -> None:
+    """With the small weights of a fresh transformer, scores are near zero and a wrong scale all but vanishes."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.out, self.width = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 2), 8
+            for layer in (self.q, self.k):
+                nn.init.normal_(layer.weight, std=0.01)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q = self.q(x).view(x.shape[0], -1, self.width)
+            scale = 0.3 if self.width == 8 else 0.6  # no power of a size: the graph keeps 0.3
+            return self.out((q @ self.k(x).mT * scale).softmax(-1) @ x)
+
+    net, x = Scaled(), torch.randn(3, 7, 6)
+    analysis = analyze(net, (x,))
+    assert compare_forms(net, Slicing(analysis), analysis)[0] <= 1e-5
+    assert compare_forms(net, Slicing(analysis, {analysis.axes[0].name: 4}), analysis)[0] > 1e-5
+    assert outputs(net, (x,), {})[0].shape == (3, 7, 2)
