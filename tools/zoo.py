@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def _summary(rows: list[dict[str, Any]]) -> str:
         "in the user's own class": lambda row: row["outcome"] == "ok" and row.get("form") == "module",
         "half leaves less than 45 % inside": lambda row: row["outcome"] == "ok" and (row["left_inside"] or 0) < 0.45,
         "wrong": lambda row: row["outcome"] == "wrong",
+        "half exported to ONNX": lambda row: row.get("onnx") == "ok",
+        "original not exported to ONNX, or not in time": lambda row: row.get("onnx", "").startswith(("the", "too")),
     }
     for name, holds in facts.items():
         counts = [sum(holds(row) for row in rows if row["group"] == group) for group in _GROUPS]
@@ -105,6 +108,8 @@ def _kept(row: dict[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
+    """Return ``text`` for one cell of a table: in one line, with files named from their package on."""
+    text = re.sub(r"\S*/(?:site-packages|src)/", "", text)
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -22,10 +22,10 @@ _SPECIAL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "deeplabv3_": ((3, 64, 64), {"weights_backbone": None}),
     "fcn_": ((3, 64, 64), {"weights_backbone": None}),
     "lraspp_": ((3, 64, 64), {"weights_backbone": None}),
-    "googlenet": ((3, 64, 64), {"init_weights": False}),
+    "googlenet": ((3, 64, 64), {"init_weights": False, "aux_logits": False}),
 }
 _ATTENTION = ("vit_", "swin", "mvit_", "maxvit")
-_OTHER_SHAPE = {"inception_v3": {"init_weights": False}}
+_OTHER_SHAPE = {"inception_v3": {"init_weights": False, "aux_logits": False}}
 _DETECTION = ("rcnn", "fcos", "retinanet", "ssd")
 
 

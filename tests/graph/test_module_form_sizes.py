@@ -100,6 +100,16 @@ def test_sizes_that_the_code_derives_wrongly_are_written_at_its_calls() -> None:
     assert difference([program.module()(longer).detach()], [want.detach()]) < 1e-5
 
 
+def test_sizes_are_written_while_a_free_batch_is_captured() -> None:
+    net, x = Old(), torch.randn(3, 7, 5)
+    analysis = check(net, x, mask=False)
+    names = {axis.kind: axis.name for axis in analysis.axes}
+    cut: Any = sliced_copy(net, Slicing(analysis, {names["heads"]: 3, names["stream"]: [9, 2, 5]}), "module")
+    free = torch.export.export(cut, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+    more = torch.randn(8, 7, 5)
+    assert difference([free.module()(more).detach()], [cut(more).detach()]) < 1e-5
+
+
 def test_where_the_code_stays_right_it_is_left_alone() -> None:
     net, x = Old(), torch.randn(3, 7, 5)
     analysis = analyze(net, (x,))

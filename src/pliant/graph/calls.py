@@ -18,6 +18,8 @@ Location = tuple[types.CodeType, int]
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _INSIDE: dict[types.CodeType, bool] = {}
+# While a network is captured with a free batch, sizes are symbols: each takes the place of an integer.
+_INTEGERS = (int, torch.SymInt)
 
 
 def location(skip: int = 1) -> Location | None:
@@ -36,9 +38,9 @@ def location(skip: int = 1) -> Location | None:
 
 def integers(value: Any) -> Iterator[int]:
     """Yield the integers in a call's arguments, in order; truth values are none."""
-    if isinstance(value, int):
+    if isinstance(value, _INTEGERS):
         if not isinstance(value, bool):
-            yield value
+            yield value  # type: ignore[misc]
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from integers(item)
@@ -54,6 +56,8 @@ def with_integers(value: Any, new: Mapping[int, int], start: int = 0) -> tuple[A
 
     ``new`` may be empty: then what comes back has the same values, and plain integers only.
     """
+    if isinstance(value, torch.SymInt):
+        return new.get(start, value), start + 1
     if isinstance(value, int):
         return (value, start) if isinstance(value, bool) else (int(new.get(start, value)), start + 1)
     if isinstance(value, (tuple, list)):

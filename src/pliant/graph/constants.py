@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -45,4 +46,4 @@ def scalar(trace: Tracer, value: Any) -> float | None:
         inner = scalar(trace, value.args[0])
         return None if inner is None else inner * value.args[1] if name == "mul" else inner / value.args[1]
     found = constant(trace, value)
-    return float(found) if found is not None and found.dim() == 0 and found.is_floating_point() else None
+    return float(found) if found is not None and found.dim() == 0 and found.dtype != torch.bool else None

@@ -10,7 +10,7 @@ from .pointwise import pointwise
 
 NAMES = (
     "mean", "sum", "amax", "amin", "var", "std", "prod", "any", "all", "logsumexp", "linalg_vector_norm", "norm",
-    "var_mean", "std_mean", "nansum", "nanmean", "count_nonzero", "aminmax",
+    "linalg_norm", "frobenius_norm", "var_mean", "std_mean", "nansum", "nanmean", "count_nonzero", "aminmax",
 )  # fmt: skip
 
 
