@@ -87,3 +87,23 @@ def test_models_without_a_configuration_are_left_alone() -> None:
     slicing = Slicing(analysis, {analysis.axes[0].name: 3})
     net = sliced_copy(model, slicing, "module")
     assert settle_configuration(net, model, slicing) == ""
+
+
+@pytest.mark.slow
+def test_sizes_that_the_forward_reads_from_the_configuration_stay_patched() -> None:
+    from tests.helpers import torchvision_shim  # noqa: F401  (must come first)
+
+    import transformers  # isort: skip
+
+    torch.manual_seed(3)
+    sizes = {"hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 2]}
+    config = transformers.PvtV2Config(image_size=64, **sizes)
+    model: Any = support.randomise(transformers.PvtV2ForImageClassification(config))
+    kwargs = {"pixel_values": torch.randn(2, 3, 64, 64)}
+    analysis = analyze(model, (), kwargs)
+    slicing = Slicing(analysis, _half(analysis, "stream"), [analysis.blocks[0].name])
+    net: Any = sliced_copy(model, slicing, "module")
+    want = outputs(net, (), kwargs)
+    settle_configuration(net, model, slicing)  # whether or not the class could build it
+    assert difference(outputs(net, (), kwargs), want) == 0
+    assert model.config.hidden_sizes == sizes["hidden_sizes"]

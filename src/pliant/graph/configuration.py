@@ -68,7 +68,8 @@ def settle_configuration(net: nn.Module, model: nn.Module, slicing: Slicing) -> 
         config, fresh = _fitting(net, model, relations, lists)
     except _Unfit as reason:
         note = f"made smaller by Pliant; {type(model).__name__} cannot build it from a configuration: {reason}"
-        _set_config(net, copy.copy(model.config), {NOTE: note})
+        # A copy of its own, not of the model's: where the forward reads sizes from it, they are patched already.
+        _set_config(net, copy.copy(net.__dict__["config"]), {NOTE: note})
         return note
     for path, kept in lists.items():
         parent, _, last = path.rpartition(".")
