@@ -49,6 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="the task's own if not given")
     parser.add_argument("--run", type=Path, help="a finished run, whose recommended members are compared")
+    parser.add_argument("--members", help="comma-separated ids of the run's members, instead of all recommended")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[1.0, 1.5], help="times the task's learning rate, when alone"
     )
@@ -69,6 +70,8 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     steps = asked.steps or int(task.settings["steps"])
     family = build_family(task, default_choices(), (), 0)
     members = shapes(family, asked.run)
+    if asked.members:
+        members = {name: members[name] for name in dict.fromkeys(["full", *asked.members.split(",")])}
     seeds = [one_seed(task, members, seed, steps, asked.rates) for seed in range(asked.seeds)]
     return figures(task, members, seeds, costs(family, task, members), steps)
 
