@@ -172,3 +172,28 @@ def test_the_comparison_notices_a_scale_that_hardly_shows() -> None:
     assert compare_forms(net, Slicing(analysis), analysis)[0] <= 1e-5
     assert compare_forms(net, Slicing(analysis, {analysis.axes[0].name: 4}), analysis)[0] > 1e-5
     assert outputs(net, (x,), {})[0].shape == (3, 7, 2)
+
+
+class Kind(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.fc = kind, nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, None]:
+        return x + self.fc(x) * mask, None
+
+
+def test_the_code_around_a_block_may_ask_what_it_is_when_it_is_left_out() -> None:
+    def forward(s: Tiny, x: Tensor) -> Tensor:
+        masks = {"near": x.sum(1, keepdim=True), "far": x.mean(1, keepdim=True)}
+        for layer in s.layers:
+            x = layer(x, masks[layer.kind])[0]
+        return x
+
+    net, x = Tiny(forward, layers=nn.ModuleList([Kind("near"), Kind("far"), Kind("near")])), torch.randn(3, 6)
+    analysis = analyze(net, (x,))
+    assert len(analysis.blocks) == 3
+    cut: Any = sliced_copy(net, Slicing(analysis, {}, [analysis.blocks[1].name]), "module")
+    assert cut.layers[1].kind == "far"
+    graph = sliced_copy(net, Slicing(analysis, {}, [analysis.blocks[1].name]), "graph")
+    assert difference([cut(x).detach()], [graph(x).detach()]) < 1e-6

@@ -108,6 +108,7 @@ class ModuleForm:
         for block in slicing.dropped:
             parent, _, last = block.module.rpartition(".")
             skip = nn.Identity() if block.interface.plain else Skip(block.interface)
+            skip.__dict__.update(_told(modules[block.module]))
             modules[parent]._modules[last] = skip.train(net.training)
         if self._keeps_results:
             forget_results(net)
@@ -196,6 +197,13 @@ class ModuleForm:
     def _computed(self, expr: Expr, values: Mapping[Attribute, int], slicing: Slicing) -> int | None:
         known = {a: values.get(a, self.meaning.values[a]) for a in attributes_in(expr)}
         return evaluate(expr, known, slicing.size)
+
+
+def _told(module: nn.Module) -> dict[str, Any]:
+    """Return the plain attributes of a block that is left out: the code around it may ask for them."""
+    plain = (bool, int, float, str, tuple, type(None))
+    names = [name for name in module.__dict__ if not name.startswith("_") and name != "training"]
+    return {name: module.__dict__[name] for name in names if isinstance(module.__dict__[name], plain)}
 
 
 def _joined(one: Fix | None, two: Fix | None) -> Fix | None:
