@@ -96,7 +96,11 @@ def test_sizes_that_the_forward_reads_from_the_configuration_stay_patched() -> N
     import transformers  # isort: skip
 
     torch.manual_seed(3)
-    sizes: dict[str, Any] = {"hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 2]}
+    sizes: dict[str, Any] = {
+        "hidden_sizes": [8, 12, 16, 20],
+        "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 2, 2, 2],
+    }
     config = transformers.PvtV2Config(image_size=64, **sizes)
     model: Any = support.randomise(transformers.PvtV2ForImageClassification(config))
     kwargs = {"pixel_values": torch.randn(2, 3, 64, 64)}
