@@ -40,12 +40,18 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     nets = [net for net in chosen(options.only) if finished(net.name)]
     todo = [] if options.report else [net for net in nets if options.redo or not finished(net.name, TOOL)]
     run_all(todo, options.jobs, options.limit, lambda line: print(line, file=sys.stderr, flush=True), TOOL)
-    rows = [(net.group, load(net.name) or {}, load(net.name, TOOL) or {}) for net in nets]
+    rows = [(net.group, load(net.name) or {}, _best(load(net.name, TOOL) or {})) for net in nets]
     made = [row for row in rows if row[2].get("outcome", "not made") != "not made"]
     figures: list[Figure] = []
     for group in dict.fromkeys(group for group, _, _ in made):
         figures += compare(group, [(own, peer) for name, own, peer in made if name == group])
     return [*figures, *compare("all", [(own, peer) for _, own, peer in made])] if figures else []
+
+
+def _best(record: dict[str, Any]) -> dict[str, Any]:
+    """Where the time ran out in one setting, what an earlier one gave counts."""
+    ended = record.get("outcome") in ("timeout", "crash")
+    return record | record["best"] if ended and record.get("best") else record
 
 
 def compare(group: str, rows: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Figure]:
