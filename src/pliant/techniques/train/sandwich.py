@@ -8,9 +8,9 @@ This implementation differs in two defaults, both for families trained from scra
 half from the labels and half from the teacher, as in Once-for-all: a teacher that knows nothing yet teaches noise, and
 with the teacher alone (``share=1``, the papers' way) every member of the digits family ended several times worse. And
 the optimizer steps after each member, not once on the sum of all gradients (``together=True``, the papers' way): the
-smallest members of the digits family then ended as good as trained alone, where the sum left them 0.3 to 2.5 points behind
-(two seeds). It takes as many optimizer steps as members; a learning rate a little below that for one network (0.6
-times, for digits) did as well or better. No special initialisation or schedule here; those are the loop's and the
+smallest members of the digits family then ended as good as trained alone, where the sum left them 0.3 to 2.5 points
+behind (two seeds). It takes as many optimizer steps as members; a learning rate a little below that for one network
+(0.6 times, for digits) did as well or better. No special initialisation or schedule here; those are the loop's and the
 model's business.
 """
 
