@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .graph.analysis import Analysis
     from .space.choice import Choice, Option
     from .space.config import Config
+    from .space.problem import Problem
     from .space.space import Space
 
 
@@ -75,12 +76,23 @@ class Elastic(Technique):
 class Proposer(Protocol):
     """A running search: asked for configs, told their values. Objectives are always minimised here."""
 
-    def ask(self) -> Config:
-        """Return the next config to measure. The same history and seed give the same answer."""
+    def ask(self, n: int = 1) -> list[Config]:
+        """Return up to ``n`` different configs to measure next; the same history and seed give the same answer.
+
+        What was asked for and not told yet is being measured, and is not proposed again while there is another.
+        Fewer than ``n`` come where the rest must wait for what is being measured, none where nothing is left; an
+        exhausted search may repeat itself.
+        """
         ...
 
-    def tell(self, config: Config, values: Sequence[float], violation: float) -> None:
-        """Learn the measured ``values`` of ``config``; ``violation`` is 0 where every constraint holds."""
+    def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
+        """Learn the measured ``values`` of ``config``, asked for or not; a config told again has new values.
+
+        Args:
+            config: what was measured.
+            values: one per objective; all are infinite where measuring failed.
+            violation: 0 where every constraint holds, else by how much they do not; infinite where measuring failed.
+        """
         ...
 
 
@@ -88,8 +100,8 @@ class Searcher(Technique):
     """A technique that proposes configs. It sees the space and plain numbers, no torch."""
 
     @abstractmethod
-    def start(self, space: Space, *, objectives: int, seed: int) -> Proposer:
-        """Begin a search over ``space`` with a number of minimised ``objectives``."""
+    def start(self, problem: Problem) -> Proposer:
+        """Begin a search of ``problem.space``; ``problem.seed`` and what is told decide every config."""
 
 
 class Turn(Protocol):

@@ -17,7 +17,7 @@ from torch import nn
 
 from pliant.checks import MissingExtraError, PliantError, UnknownNameError, WrongShapeError
 from pliant.measure import Metric
-from pliant.space import Choice, Config, Space
+from pliant.space import Choice, Config, Problem, Space
 from pliant.study import Study, Trial, search
 from pliant.technique import Proposer, Searcher
 from pliant.techniques.search.nsga2 import Nsga2
@@ -115,17 +115,17 @@ class Stubborn(Searcher):
     def __init__(self) -> None:
         self.told: list[tuple[Config, list[float], float]] = []
 
-    def start(self, space: Space, *, objectives: int, seed: int) -> Proposer:
-        outer, asked = self, [space.smallest(), space.largest()]
+    def start(self, problem: Problem) -> Proposer:
+        outer, asked = self, [problem.space.smallest(), problem.space.largest()]
 
         class Running:
             count = 0
 
-            def ask(self) -> Config:
+            def ask(self, n: int = 1) -> list[Config]:
                 self.count += 1
-                return asked[self.count % 2]
+                return [asked[self.count % 2]]
 
-            def tell(self, config: Config, values: Sequence[float], violation: float) -> None:
+            def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
                 outer.told.append((config, list(values), violation))
 
         return Running()
@@ -151,10 +151,10 @@ def test_a_searcher_that_changed_is_told_what_is_stored(tmp_path: Path, caplog: 
     first = search(Toy(), objectives(), 2, searcher=Stubborn(), storage=tmp_path / "s.db")
 
     class Changed(Stubborn):
-        def start(self, space: Space, *, objectives: int, seed: int) -> Proposer:
-            running = super().start(space, objectives=objectives, seed=seed)
-            third = space.sample(random.Random(0))
-            running.ask = lambda: third  # type: ignore[method-assign]
+        def start(self, problem: Problem) -> Proposer:
+            running = super().start(problem)
+            third = problem.space.sample(random.Random(0))
+            running.ask = lambda n=1: [third]  # type: ignore[method-assign]
             return running
 
     Changed.__name__ = "Stubborn"

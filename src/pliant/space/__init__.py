@@ -5,4 +5,6 @@ from .choice import Option as Option
 from .config import Config as Config
 from .constraint import Constraint as Constraint
 from .encoding import Encoding as Encoding
+from .problem import Count as Count
+from .problem import Problem as Problem
 from .space import Space as Space

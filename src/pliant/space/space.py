@@ -194,6 +194,33 @@ class Space:
         indices = decode(self.choices, vector, kind)
         return Config({choice.name: choice.options[at] for choice, at in zip(self.choices, indices, strict=True)})
 
+    def indices(self, configs: Sequence[Mapping[str, Option]]) -> np.ndarray:
+        """Return the option indices of ``configs`` as ints (n, choices), for searchers and predictors.
+
+        Raises:
+            UnknownNameError, WrongShapeError: a config is not of this space.
+        """
+        import numpy as np
+
+        rows = [[choice.index(made[choice.name]) for choice in self.choices] for made in map(self.check, configs)]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.choices))
+
+    def configs(self, indices: np.ndarray) -> list[Config]:
+        """Return the configs of option ``indices`` (n, choices); :meth:`indices` backwards."""
+        return [
+            Config({choice.name: choice.options[at] for choice, at in zip(self.choices, row, strict=True)})
+            for row in indices.tolist()
+        ]
+
+    def allowed(self) -> list[np.ndarray]:
+        """Return for every choice the indices (ints) of the options that the constraints allow."""
+        import numpy as np
+
+        return [
+            np.array([choice.index(option) for option in self._allowed[choice.name]], dtype=np.int64)
+            for choice in self.choices
+        ]
+
     def to_json(self) -> str:
         """Return it as one line of JSON."""
         record = {

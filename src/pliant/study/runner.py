@@ -20,7 +20,7 @@ import torch
 
 from ..checks import MissingExtraError, PliantError, WrongShapeError
 from ..measure import Measurement, Objective
-from ..space import Config
+from ..space import Config, Problem
 from ..technique import Proposer, Searcher
 from .plan import Plan, Searchable
 from .store import Store
@@ -98,12 +98,12 @@ class _Run:
     def to(self, budget: int) -> str:
         """Go on until the study has ``budget`` trials; return why it ended earlier, or nothing."""
         space = self._plan.space
-        proposer = self._plan.searcher.start(space, objectives=len(self._plan.objectives), seed=self._plan.seed)
+        proposer = self._plan.searcher.start(Problem(space, len(self._plan.objectives), self._plan.seed))
         known_in_a_row = 0
         while len(self._stored) < budget:
             if len(self._stored) >= space.size:
                 return f"the space is exhausted: all its {space.size} configs were measured"
-            asked = space.check(proposer.ask())
+            asked = space.check(proposer.ask()[0])
             config = self._canonical(asked)
             known_in_a_row = known_in_a_row + 1 if config in self._told else 0
             if known_in_a_row >= _TRIES:

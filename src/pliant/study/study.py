@@ -12,7 +12,7 @@ import numpy as np
 from ..checks import PliantError, unknown
 from ..measure import Direction
 from ..space import Space
-from .front import non_dominated
+from ..space.front import non_dominated
 from .store import Store
 from .trial import Trial
 

@@ -11,7 +11,7 @@ import pytest
 
 from pliant import catalog
 from pliant.checks import WrongShapeError
-from pliant.space import Choice, Config, Space
+from pliant.space import Choice, Config, Problem, Space
 from pliant.technique import Searcher
 from pliant.techniques.search.nsga2 import Nsga2, _Individual, standing, survivors
 from pliant.techniques.search.random_search import RandomSearch
@@ -88,10 +88,10 @@ def test_survivors_keep_the_ends_and_the_lonely() -> None:
 
 
 def drive(searcher: Searcher, toy: Toy, budget: int, seed: int, limit: float = math.inf) -> list[Config]:
-    proposer = searcher.start(toy.space, objectives=2, seed=seed)
+    proposer = searcher.start(Problem(toy.space, 2, seed))
     asked = []
     for _ in range(budget):
-        config = proposer.ask()
+        [config] = proposer.ask()
         asked.append(config)
         member = Member(config)
         proposer.tell(config, [error(member), cost(member)], max(0.0, cost(member) / limit - 1))
@@ -114,12 +114,12 @@ def test_same_seed_same_configs_and_another_seed_others() -> None:
 def test_what_it_asks_depends_on_the_history_alone() -> None:
     toy = Toy()
     whole = drive(Nsga2(), toy, 90, 3)
-    again = Nsga2().start(toy.space, objectives=2, seed=3)
+    again = Nsga2().start(Problem(toy.space, 2, 3))
     for config in whole[:57]:
-        assert again.ask() == config
+        assert again.ask() == [config]
         again.tell(config, [error(Member(config)), cost(Member(config))], 0)
     for config in whole[57:]:
-        assert again.ask() == config
+        assert again.ask() == [config]
         again.tell(config, [error(Member(config)), cost(Member(config))], 0)
 
 
@@ -132,9 +132,9 @@ def test_nothing_is_proposed_twice_until_the_space_is_exhausted() -> None:
 @pytest.mark.parametrize("choices", [0, 1])
 def test_spaces_of_one_config_and_one_choice(choices: int) -> None:
     space = Space([Choice("a", (1, 2, 3))] * choices)
-    proposer = Nsga2(population=2).start(space, objectives=1, seed=0)
+    proposer = Nsga2(population=2).start(Problem(space, 1, 0))
     for _ in range(10):
-        config = proposer.ask()
+        [config] = proposer.ask()
         proposer.tell(config, [1.0], 0)
     assert space.feasible(config)
 

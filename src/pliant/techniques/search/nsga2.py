@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...checks import WrongShapeError
-from ...space import Config, Space
+from ...space import Config, Problem
 from ...technique import Paper, Proposer, Searcher
 from ._unseen import Unseen
 
@@ -57,9 +57,9 @@ class Nsga2(Searcher):
             if value is not None and not 0 <= value <= 1:
                 raise WrongShapeError(f"{name} is a probability from 0 to 1, got {value}")
 
-    def start(self, space: Space, *, objectives: int, seed: int) -> Proposer:
-        """Begin a search; ``seed`` and the history decide every config."""
-        return _Evolution(self, space, seed)
+    def start(self, problem: Problem) -> Proposer:
+        """Begin a search; ``problem.seed`` and the history decide every config."""
+        return _Evolution(self, problem)
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,20 @@ class _Individual:
 class _Evolution:
     """A running search: what it asks depends on the seed and on what it was told in which order, and nothing else."""
 
-    def __init__(self, settings: Nsga2, space: Space, seed: int) -> None:
+    def __init__(self, settings: Nsga2, problem: Problem) -> None:
         self._settings = settings
-        self._space = space
-        self._seed = seed
+        self._space = problem.space
+        self._seed = problem.seed
         self._generation = 0
         self._queue: list[Config] = []
         self._parents: list[_Individual] = []
         self._children: list[_Individual] = []
-        self._unseen = Unseen(space)
+        self._unseen = Unseen(problem.space)
 
-    def ask(self) -> Config:
+    def ask(self, n: int = 1) -> list[Config]:
+        return [self._next() for _ in range(n)]
+
+    def _next(self) -> Config:
         if not self._queue:
             rng = Random(f"{self._seed}:{self._generation}")
             self._generation += 1
@@ -91,7 +94,7 @@ class _Evolution:
             self._queue = self._breed(rng) if len(self._parents) > 1 else self._found(rng)
         return self._queue.pop(0)
 
-    def tell(self, config: Config, values: Sequence[float], violation: float) -> None:
+    def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
         self._unseen.add(config)
         individual = _Individual(config, tuple(values), violation)
         if all(known.config != config for known in self._parents + self._children):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from ...space import Config, Space
+from ...space import Config, Problem
 from ...technique import Paper, Proposer, Searcher
 from ._unseen import Unseen
 
@@ -25,21 +25,24 @@ class RandomSearch(Searcher):
 
     paper: ClassVar[Paper] = Paper("Bergstra, Bengio", 2012, "Random Search for Hyper-Parameter Optimization")
 
-    def start(self, space: Space, *, objectives: int, seed: int) -> Proposer:
-        """Begin a search; ``seed`` and the history decide every config."""
-        return _Draws(space, seed)
+    def start(self, problem: Problem) -> Proposer:
+        """Begin a search; ``problem.seed`` and the history decide every config."""
+        return _Draws(problem)
 
 
 class _Draws:
-    def __init__(self, space: Space, seed: int) -> None:
-        self._space = space
-        self._rng = Random(seed)
-        self._unseen = Unseen(space)
+    def __init__(self, problem: Problem) -> None:
+        self._space = problem.space
+        self._rng = Random(problem.seed)
+        self._unseen = Unseen(problem.space)
 
-    def ask(self) -> Config:
-        config = self._unseen.draw(self._rng) or self._space.sample(self._rng)
-        self._unseen.add(config)
-        return config
+    def ask(self, n: int = 1) -> list[Config]:
+        asked = []
+        for _ in range(n):
+            config = self._unseen.draw(self._rng) or self._space.sample(self._rng)
+            self._unseen.add(config)
+            asked.append(config)
+        return asked
 
-    def tell(self, config: Config, values: Sequence[float], violation: float) -> None:
+    def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
         self._unseen.add(config)
