@@ -24,9 +24,7 @@ class Canonical:
 
     def __init__(self, analysis: Analysis, space: Space, draft: Callable[[Mapping[str, Any]], Draft]) -> None:
         self._space, self._draft = space, draft
-        names: dict[str, list[str]] = {}
-        for name, first in analysis.capture.aliases.items():
-            names.setdefault(first, []).append(name)
+        names = places(analysis)
         self._places = {
             axis.name: [place for tensor in axis.parameters for place in names.get(tensor, [tensor])]
             for axis in analysis.axes
@@ -63,3 +61,11 @@ class Canonical:
 
 def _all_inside(places: Sequence[str], modules: tuple[str, ...]) -> bool:
     return all(place.startswith(modules) for place in places)
+
+
+def places(analysis: Analysis) -> dict[str, list[str]]:
+    """Return for every tensor's canonical name all names that it has in the network."""
+    found: dict[str, list[str]] = {}
+    for name, first in analysis.capture.aliases.items():
+        found.setdefault(first, []).append(name)
+    return found

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,14 @@ from ..space.choice import Choice
 from ..space.config import Config
 from ..space.space import Space
 from .aliases import AliasSet, GradientStore
-from .canonical import Canonical
+from .canonical import Canonical, places
 from .draft import Draft
 from .place import Placed
 from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
 
 if TYPE_CHECKING:
     from ..technique import Elastic
+    from .counts import Counts
 
 _CACHED = 64  # members kept alive; each holds views only
 _WARM = 2  # members whose gathered copies are kept
@@ -75,7 +76,7 @@ class Family:
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
         self._statistics = frozenset(self._momenta)
-        self._places = _places(self.analysis)
+        self._places = places(self.analysis)
         self._store = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
         self._warm: list[AliasSet] = []
@@ -85,6 +86,7 @@ class Family:
         self.form, self.rescale, self.why_graph = "module", False, ""
         self._module_form = ModuleForm(model, self.analysis)
         self._canonical_config = Canonical(self.analysis, self.space, self.draft)
+        self._counts: Counts | Literal[False] | None = None
         self._choose_form()
 
     # ---- what it is ------------------------------------------------------------------------------------------------
@@ -130,6 +132,15 @@ class Family:
             UnknownNameError: a choice or option that the space does not have.
         """
         return self._canonical_config.of(self.space.check(config))
+
+    @property
+    def counts(self) -> Counts | None:
+        """Costs and canonical forms of many configs at once; ``None`` where they cannot be told without building."""
+        if self._counts is None:
+            from .counts import Counts
+
+            self._counts = Counts.of(self)
+        return self._counts or None
 
     # ---- members ---------------------------------------------------------------------------------------------------
     def member(self, config: Mapping[str, Any]) -> nn.Module:
@@ -378,13 +389,6 @@ class Family:
                     self.form = "graph"
                     self.why_graph = error or f"the two forms differ by {gap:.1e}"
                     break
-
-
-def _places(analysis: Analysis) -> dict[str, list[str]]:
-    places: dict[str, list[str]] = {}
-    for name, canonical in analysis.capture.aliases.items():
-        places.setdefault(canonical, []).append(name)
-    return places
 
 
 def _held(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:

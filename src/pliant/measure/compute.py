@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from .inference import Args, Kwargs, batch_size, evaluating, placed
 from .measurement import Measurement
-from .objective import Objective
+from .objective import Objective, counted
+
+if TYPE_CHECKING:
+    from ..space.problem import Count
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,10 @@ class Macs(Objective):
         with evaluating(member), _leaves_without_gradient(member), counter:
             member(*args, **kwargs)
         return Measurement(counter.get_total_flops() / 2, self.unit, details={"batch": batch_size(args, kwargs)})
+
+    def count(self, family: Any) -> Count | None:
+        """Return the same for members that are not built; ``None`` where that is not certain."""
+        return counted(family, "macs", self)
 
 
 @contextmanager

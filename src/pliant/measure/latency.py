@@ -61,6 +61,9 @@ class Latency(Objective):
         if self.threads < 1:
             raise WrongShapeError(f"threads is at least 1, got {self.threads}")
 
+    def __getstate__(self) -> dict[str, Any]:  # a worker process converts the reference for itself
+        return {**self.__dict__, "_sessions": {}}
+
     def measure(self, member: nn.Module) -> Measurement:
         """Measure ``member``; see the class."""
         nets = [member] if self.reference is None or self.reference is member else [member, self.reference]

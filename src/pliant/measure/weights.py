@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from .measurement import Measurement
-from .objective import Objective
+from .objective import Objective, counted
+
+if TYPE_CHECKING:
+    from ..space.problem import Count
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Params(Objective):
         """Measure ``member``; see the class."""
         distinct = {memory_of(parameter): parameter.numel() for parameter in member.parameters()}
         return Measurement(float(sum(distinct.values())), self.unit)
+
+    def count(self, family: Any) -> Count | None:
+        """Return the same for members that are not built; ``None`` where that is not certain."""
+        return counted(family, "params", self)
 
 
 @dataclass(frozen=True)

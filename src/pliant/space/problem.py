@@ -31,6 +31,8 @@ class Problem:
         statistics: name to a function that computes a free, positive number of a config, such as its MACs. They help
             to predict what must be measured.
         canonical: maps configs to those that stand for the same networks; ``None`` where every config is its own.
+        active: tells which choices of a config matter, (n, choices) of bools: one inside a part that is left out does
+            not; ``None`` where all always do.
         violation: computes by how much a config breaks those constraints that need no measurement, 0 where it breaks
             none; ``None`` where there are none. Constraints on measured values show in what the searcher is told.
     """
@@ -41,6 +43,7 @@ class Problem:
     exact: Mapping[int, Count] = field(default_factory=dict)
     statistics: Mapping[str, Count] = field(default_factory=dict)
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
+    active: Callable[[np.ndarray], np.ndarray] | None = None
     violation: Count | None = None
 
     def __post_init__(self) -> None:
