@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .export import Artefact as Artefact
     from .export import export as export
     from .family import Family as Family
+    from .family import Switched as Switched
     from .family import at as at
     from .graph import Analysis as Analysis
     from .graph import analyze as analyze
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
     from .space import Choice as Choice
     from .space import Config as Config
     from .space import Constraint as Constraint
+    from .space import Program as Program
     from .space import Space as Space
+    from .space import floatv as floatv
+    from .space import manyof as manyof
+    from .space import oneof as oneof
+    from .space import symbolic as symbolic
     from .study import Study as Study
     from .study import Trial as Trial
     from .study import search as search
@@ -52,8 +58,14 @@ _HOMES = {
     "Choice": "space",
     "Config": "space",
     "Constraint": "space",
+    "Program": "space",
     "Space": "space",
+    "floatv": "space",
+    "manyof": "space",
+    "oneof": "space",
+    "symbolic": "space",
     "Family": "family",
+    "Switched": "family",
     "at": "family",
     "TrainingStep": "training",
     "distillation_loss": "training",

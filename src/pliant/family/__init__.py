@@ -4,3 +4,4 @@ from .draft import Draft as Draft
 from .family import Family as Family
 from .place import Placed as Placed
 from .place import at as at
+from .switched import Switched as Switched
