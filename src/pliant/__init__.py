@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .export import Artefact as Artefact
     from .export import export as export
     from .family import Family as Family
+    from .family import Growth as Growth
     from .family import Switched as Switched
     from .family import at as at
     from .graph import Analysis as Analysis
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
     from .space import manyof as manyof
     from .space import oneof as oneof
     from .space import symbolic as symbolic
+    from .study import LocalProcesses as LocalProcesses
+    from .study import RayTasks as RayTasks
     from .study import Study as Study
     from .study import Trial as Trial
+    from .study import import_results as import_results
     from .study import search as search
     from .tasks import Task as Task
     from .tasks import load_task as load_task
@@ -65,6 +69,7 @@ _HOMES = {
     "oneof": "space",
     "symbolic": "space",
     "Family": "family",
+    "Growth": "family",
     "Switched": "family",
     "at": "family",
     "TrainingStep": "training",
@@ -78,8 +83,11 @@ _HOMES = {
     "Objective": "measure",
     "Params": "measure",
     "PeakMemory": "measure",
+    "LocalProcesses": "study",
+    "RayTasks": "study",
     "Study": "study",
     "Trial": "study",
+    "import_results": "study",
     "search": "study",
     "Artefact": "export",
     "export": "export",

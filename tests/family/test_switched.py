@@ -9,6 +9,7 @@ from torch import nn
 import pliant
 from pliant.checks import WrongShapeError
 from pliant.family import Switched
+from pliant.family.switched import Switch
 from pliant.space import Program, manyof, oneof, symbolic
 from pliant.technique import Searcher
 from pliant.techniques.search.bayesian import Bayesian
@@ -52,9 +53,10 @@ def _plain(key: str, shared: Switched) -> str:
         part = parts.pop(0)
         if part == "alternatives":
             chosen = parts.pop(0)
+            assert isinstance(here, Switch)
             if int(chosen) != here.at:
                 return "not taken"
-            here = here.alternatives[int(chosen)]  # type: ignore[index,operator]
+            here = here.alternatives[int(chosen)]
             continue
         found.append(part)
         here = getattr(here, part)

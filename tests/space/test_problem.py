@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pliant.checks import UnknownNameError, WrongShapeError
-from pliant.space import Choice, Problem, Space
+from pliant.space import Choice, Forms, Problem, Space
 
 SPACE = Space([Choice("a", (8, 16, 32)), Choice("b", ("relu", "gelu"), ordered=False)], ["a >= 16"])
 
@@ -40,7 +40,7 @@ def test_same_maps_to_what_stands_for_a_network() -> None:
 
     configs = list(SPACE.enumerate())
     assert Problem(SPACE).same(configs) == configs
-    assert Problem(SPACE, canonical=folded).same(configs[:2]) == [configs[0]] * 2
+    assert Problem(SPACE, forms=Forms(folded)).same(configs[:2]) == [configs[0]] * 2
 
 
 def test_bad_problems() -> None:

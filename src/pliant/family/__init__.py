@@ -2,6 +2,7 @@
 
 from .draft import Draft as Draft
 from .family import Family as Family
+from .growth import Growth as Growth
 from .place import Placed as Placed
 from .place import at as at
 from .switched import Switched as Switched

@@ -11,6 +11,7 @@ from .placeholders import manyof as manyof
 from .placeholders import oneof as oneof
 from .placeholders import symbolic as symbolic
 from .problem import Count as Count
+from .problem import Forms as Forms
 from .problem import Problem as Problem
 from .program import Program as Program
 from .space import Space as Space

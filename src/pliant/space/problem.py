@@ -18,6 +18,20 @@ Count: TypeAlias = "Callable[[np.ndarray], np.ndarray]"
 
 
 @dataclass(frozen=True)
+class Forms:
+    """Which configs are the same network.
+
+    Attributes:
+        canonical: maps option indices (n, choices) to those of the configs that stand for the same networks.
+        active: tells which choices matter, (n, choices) of bools: one inside a part that is left out does not; ``None``
+            where that is not known.
+    """
+
+    canonical: Callable[[np.ndarray], np.ndarray]
+    active: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     """A space with what is to be minimised over it, and what is known of its configs without measuring them.
 
@@ -30,9 +44,8 @@ class Problem:
         exact: position of an objective to a function that computes it: its values need no prediction.
         statistics: name to a function that computes a free, positive number of a config, such as its MACs. They help
             to predict what must be measured.
-        canonical: maps configs to those that stand for the same networks; ``None`` where every config is its own.
-        active: tells which choices of a config matter, (n, choices) of bools: one inside a part that is left out does
-            not; ``None`` where all always do.
+        forms: which configs are the same network, and which of their choices matter; ``None`` where every config is
+            its own.
         violation: computes by how much a config breaks those constraints that need no measurement, 0 where it breaks
             none; ``None`` where there are none. Constraints on measured values show in what the searcher is told.
     """
@@ -42,8 +55,7 @@ class Problem:
     seed: int = 0
     exact: Mapping[int, Count] = field(default_factory=dict)
     statistics: Mapping[str, Count] = field(default_factory=dict)
-    canonical: Callable[[np.ndarray], np.ndarray] | None = None
-    active: Callable[[np.ndarray], np.ndarray] | None = None
+    forms: Forms | None = None
     violation: Count | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +64,16 @@ class Problem:
         beyond = [position for position in self.exact if not 0 <= position < self.objectives]
         if beyond:
             raise WrongShapeError(f"there are {self.objectives} objectives, so none at position {beyond[0]}")
+
+    @property
+    def canonical(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What maps configs to those that stand for the same networks, where several may."""
+        return None if self.forms is None else self.forms.canonical
+
+    @property
+    def active(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What tells which choices of a config matter, where not all always do."""
+        return None if self.forms is None else self.forms.active
 
     def same(self, configs: Sequence[Config]) -> list[Config]:
         """Return for each config the one that stands for its network."""
