@@ -9,20 +9,31 @@ from random import Random
 import numpy as np
 import pytest
 
-from pliant import catalog
 from pliant.checks import WrongShapeError
 from pliant.space import Choice, Config, Problem, Space
 from pliant.technique import Searcher
-from pliant.techniques.search.nsga2 import Nsga2, _Individual, standing, survivors
+from pliant.techniques.search._batches import Measured
+from pliant.techniques.search._evolution import judged
+from pliant.techniques.search._evolution import survivors as survivors_by
+from pliant.techniques.search._standing import standing as by_crowding
+from pliant.techniques.search.nsga2 import Nsga2
 from pliant.techniques.search.random_search import RandomSearch
 from tests.study.toy import Member, Toy, cost, error, hypervolume
 
 
-def individual(number: int, *values: float, violation: float = 0.0) -> _Individual:
-    return _Individual(Config({"n": number}), values, violation)
+def individual(number: int, *values: float, violation: float = 0.0) -> Measured:
+    return Measured(Config({"n": number}), values, violation)
 
 
-def beats(a: _Individual, b: _Individual) -> bool:
+def standing(pool: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
+    return judged(pool, by_crowding)
+
+
+def survivors(pool: list[Measured], count: int) -> list[Measured]:
+    return survivors_by(pool, count, by_crowding)
+
+
+def beats(a: Measured, b: Measured) -> bool:
     """Constrained domination, word for word from the paper."""
     if a.violation == 0 and b.violation > 0:
         return True
@@ -34,7 +45,7 @@ def beats(a: _Individual, b: _Individual) -> bool:
     return no_worse and any(x < y for x, y in zip(a.values, b.values, strict=True))
 
 
-def brute_ranks(pool: list[_Individual]) -> list[int]:
+def brute_ranks(pool: list[Measured]) -> list[int]:
     left, ranks, rank = set(range(len(pool))), [-1] * len(pool), 0
     while left:
         front = {i for i in left if not any(beats(pool[j], pool[i]) for j in left)}
@@ -164,11 +175,6 @@ def test_beats_random_search_at_an_equal_budget() -> None:
     drawn = [reached(RandomSearch(), seed) for seed in seeds]
     assert sum(evolved) > sum(drawn)
     assert sum(a > b for a, b in itertools.product(evolved, drawn)) > 0.9 * 36
-
-
-def test_is_the_default_and_says_where_it_comes_from() -> None:
-    assert catalog.default("search") == Nsga2()
-    assert "NSGA-II" in str(Nsga2.paper)
 
 
 def test_bad_settings() -> None:

@@ -19,6 +19,9 @@ def test_every_config_once_and_then_still_an_answer() -> None:
     proposer = RandomSearch().start(Problem(small, 1, 0))
     asked = proposer.ask(60)
     assert set(asked) == set(small.enumerate())
+    assert proposer.ask() == []  # all that is left is being measured
+    for config in asked:
+        proposer.tell(config, [0.0])
     assert small.feasible(proposer.ask()[0])
 
 

@@ -1,3 +1,3 @@
 """Searchers: which config to measure next. They see a space and plain numbers, and know no torch."""
 
-DEFAULT = "nsga2"
+DEFAULT = "bayesian"

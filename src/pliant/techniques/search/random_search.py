@@ -9,14 +9,13 @@ ranges, where repeats do not happen).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
 from ...space import Config, Problem
 from ...technique import Paper, Proposer, Searcher
-from ._unseen import Unseen
+from ._batches import Batches
 
 
 @dataclass(frozen=True)
@@ -30,19 +29,6 @@ class RandomSearch(Searcher):
         return _Draws(problem)
 
 
-class _Draws:
-    def __init__(self, problem: Problem) -> None:
-        self._space = problem.space
-        self._rng = Random(problem.seed)
-        self._unseen = Unseen(problem.space)
-
-    def ask(self, n: int = 1) -> list[Config]:
-        asked = []
-        for _ in range(n):
-            config = self._unseen.draw(self._rng) or self._space.sample(self._rng)
-            self._unseen.add(config)
-            asked.append(config)
-        return asked
-
-    def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
-        self._unseen.add(config)
+class _Draws(Batches):
+    def plan(self, rng: Random, number: int) -> list[Config]:
+        return []  # an unseen config is drawn
