@@ -14,6 +14,7 @@ from pliant.checks import WrongShapeError
 from pliant.space import Choice, Config, Forms, Problem, Space
 from pliant.space.front import hypervolume, non_dominated
 from pliant.technique import Proposer, Searcher
+from pliant.techniques.search import _beliefs
 from pliant.techniques.search._features import Features, alike
 from pliant.techniques.search._gp import GaussianProcess, distances
 from pliant.techniques.search._improvement import Belief, Exact, LogNormal, Normal, boxes, expected_improvement
@@ -261,12 +262,41 @@ def test_constraints_on_measured_values_are_learnt() -> None:
     assert np.mean(drawn) < 0.3
 
 
-def test_constraints_on_counted_values_are_kept_from_the_start_of_the_model() -> None:
+def test_constraints_on_counted_values_are_kept_from_the_start() -> None:
     toy = Toy(choices=8)
     exact = toy_problem(toy, 0)
     problem = Problem(toy.space, 2, 0, exact.exact, violation=lambda rows: np.maximum(exact.exact[1](rows) / 25 - 1, 0))
     asked = drive(Bayesian(candidates=150).start(problem), 20, limit=25)
-    assert all(cost(Member(config)) <= 25 for config in asked[2:])
+    assert all(cost(Member(config)) <= 25 for config in asked)
+
+
+def test_objectives_that_are_all_computed() -> None:
+    toy = Toy(choices=5)
+    exact = toy_problem(toy, 0).exact[1]
+
+    def errors(rows: np.ndarray) -> np.ndarray:
+        return np.array([error(Member(config)) for config in toy.space.configs(rows)])
+
+    asked = drive(Bayesian(candidates=100).start(Problem(toy.space, 2, 0, exact={0: errors, 1: exact})), 25)
+    assert reached(asked) > reached(drive(RandomSearch().start(Problem(toy.space, 2, 0)), 100))
+
+
+def test_more_measurements_than_are_modelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_beliefs, "_MODELLED", 20)
+    toy = Toy(choices=6)
+    asked = drive(Bayesian(candidates=60).start(toy_problem(toy, 0)), 60)
+    assert len(set(asked)) == 60
+    assert reached(asked) > reached(asked[:20])
+
+
+def test_four_objectives() -> None:
+    space = Space([Choice(f"c{at}", tuple(range(5))) for at in range(6)])
+    weights = np.random.default_rng(0).random((4, 6))
+    proposer = Bayesian(candidates=80).start(Problem(space, 4, 0))
+    for _ in range(12):
+        [config] = proposer.ask()
+        row = space.indices([config])[0]
+        proposer.tell(config, [float(each @ np.abs(row - at)) for at, each in enumerate(weights)])
 
 
 def test_failures_are_avoided_and_do_no_harm() -> None:

@@ -9,7 +9,7 @@ best candidates of the step before. What makes it need few measurements, where c
   stages and over the network beside the options themselves;
 - the logarithms of costs (MACs, parameters) are features, so that a smooth trend explains most of an error;
 - an objective that can be computed is computed, and enters the improvement exactly, in closed form;
-- the first configs are the largest, the smallest, and some spread over the costs.
+- the first configs are the largest, the smallest, and some spread over the costs, as far as constraints allow.
 
 The claim of the paper: expected hypervolume improvement can be computed exactly and quickly by cutting what the front
 leaves undominated into boxes, for two objectives in O(n log n).
@@ -139,12 +139,18 @@ class _Bayesian(Batches):
         return rows[kept], values[kept], violations[kept]
 
     def _first(self, rng: np.random.Generator) -> list[Config]:
-        """Return the largest, the smallest, and configs at even steps of the logarithm of the cost between them."""
+        """Return the largest, the smallest, and configs at even steps of the logarithm of the cost between them.
+
+        What is known to break a constraint is left out: its measurement would be wasted.
+        """
         space, wanted = self.space, self._settings.spread
         ends = [space.largest(), space.smallest()]
+        allowed = limits(self.problem, space.indices(ends)) <= 0
         rows = self._sample[limits(self.problem, self._sample) <= 0]
+        kept = [end for end, fine in zip(ends, allowed, strict=True) if fine]
+        wanted += len(ends) - len(kept)
         if not wanted or not len(rows):
-            return ends
+            return kept or ends
         cost = self._features.cost(rows)
         low, high = cost.min(), cost.max()
         picked = []
@@ -152,4 +158,4 @@ class _Bayesian(Batches):
             target = low + (high - low) * (step + rng.random()) / wanted
             nearest = np.argsort(np.abs(cost - target), kind="stable")[: max(1, len(rows) // (4 * wanted))]
             picked.append(rows[rng.choice(nearest)])
-        return [*ends, *space.configs(np.array(picked))]
+        return [*kept, *space.configs(np.array(picked))]
