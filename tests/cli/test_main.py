@@ -24,7 +24,7 @@ runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"})
 def test_help_names_every_command() -> None:
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "analyze", "extract", "export", "report", "systems", "new-task"):
+    for command in ("run", "search", "analyze", "extract", "export", "report", "systems", "new-task"):
         assert command in result.output
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
 
@@ -157,6 +157,19 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     result = runner.invoke(app, ["run", "my task.py", "--out", "runs/x"])
     assert result.exit_code == 130
     assert "pliant run 'my task.py' --out runs/x" in result.stderr
+
+
+def test_ctrl_c_in_a_search_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(run: Path, events: Any, **asked: Any) -> Any:
+        assert (asked["budget"], asked["workers"], asked["constraints"]) == (9, 3, None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "pipeline", lambda: SimpleNamespace(search=interrupted))
+    monkeypatch.setattr("pliant.cli.searching.pipeline", running.pipeline)
+    monkeypatch.setattr(sys, "argv", ["pliant", "search", "runs/x", "--budget", "9", "--workers", "3"])
+    result = runner.invoke(app, ["search", "runs/x", "--budget", "9", "--workers", "3"])
+    assert result.exit_code == 130
+    assert "pliant search runs/x --budget 9 --workers 3" in result.stderr
 
 
 def test_a_full_disk_and_a_read_only_folder(monkeypatch: pytest.MonkeyPatch) -> None:

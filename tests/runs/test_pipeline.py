@@ -177,9 +177,15 @@ def test_constraints_bound_sizes_and_measures(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_a_front_that_is_empty_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "FORMATS", ("onnx",))
-    result = runs.run(str(TASK), tmp_path / "r", **TINY, constraints=["macs <= 1"])
+    result = runs.run(str(TASK), tmp_path / "r", **TINY, constraints=["error <= -1"])
     assert [row.id for row in result.data.members] == ["full"]
     assert result.report.is_file()
+
+
+def test_a_constraint_that_no_member_can_keep_is_said_before_the_training(tmp_path: Path) -> None:
+    with pytest.raises(WrongShapeError, match=r"none of the 32 configs keeps 'macs <= 1.0': macs goes from"):
+        runs.run(str(TASK), tmp_path / "r", **TINY, constraints=["macs <= 1"])
+    assert not (tmp_path / "r" / "checkpoints").exists()
 
 
 def make(task: Task, choices: tuple[str, ...] = ("width", "depth")) -> Any:

@@ -15,6 +15,33 @@ from tests.study.toy import Toy, objectives
 
 BUDGET = 60
 
+HALF_WRITTEN = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN IMMEDIATE")
+for number in range(2000):
+    row = (str(number),)
+    connection.execute("INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, ?, 'x')", row)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_killed_in_the_middle_of_a_write(reads_first: bool, tmp_path: Path) -> None:
+    """SQLite leaves a journal then, by which the next who opens the file has to undo the half of it."""
+    path = tmp_path / "s.db"
+    whole = search(Toy(), objectives(), 5, storage=path)
+    before = path.read_bytes()
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(path)], check=False)
+    assert (tmp_path / "s.db-journal").stat().st_size > 0
+    assert path.read_bytes() != before
+    if reads_first:
+        assert len(Study.load(path).trials) == 5
+    study = search(Toy(), objectives(), 7, storage=path)
+    assert [(t.config, t.values) for t in study.trials[:5]] == [(t.config, t.values) for t in whole.trials]
+    assert len(study.trials) == 7
+
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(tmp_path: Path, rng: Random) -> None:

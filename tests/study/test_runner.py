@@ -185,6 +185,19 @@ def test_failures_and_nan_are_recorded_and_passed_over() -> None:
     assert all(trial.state == "complete" for trial in study.front)
 
 
+def test_what_is_no_measurement_is_a_failure_that_says_so() -> None:
+    class Silent(Metric):
+        def measure(self, member: nn.Module) -> Any:
+            return None if sum(widths(member)) % 2 else super().measure(member)
+
+    study = search(Toy(), [Silent("error", error), Metric("cost", cost)], 30, max_failures=30)
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    assert failed
+    assert all("objective 'error' returned None from measure(), expected a pliant.Meas" in t.error for t in failed)
+    empty = search(Toy(), [Metric("error", lambda member: None)], 3, max_failures=9)
+    assert all("expected one number from its function, got NoneType" in trial.error for trial in empty.trials)
+
+
 def test_failures_in_a_row_stop_it_and_are_measured_again_once_mended(tmp_path: Path) -> None:
     broken = True
     count = 0

@@ -13,7 +13,7 @@ import sqlalchemy.exc
 from pliant.checks import CorruptFileError, PliantError
 from pliant.measure import Metric
 from pliant.study import Study, search
-from pliant.study import store as room
+from pliant.study import doors as room
 from pliant.study.store import Store
 from pliant.techniques.search.nsga2 import Nsga2
 from tests.study.toy import Toy, cost, error, objectives

@@ -62,7 +62,7 @@ def test_stored_trials_are_optunas_too(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "folder" / "study.db"
     search(Toy(), [Metric("error", error), Timed("time", cost)], 25, storage=str(path), constraints=["time <= 60"])
     study = Study.load(path)
-    assert study.trials[3].measurements["time"].details == {"repeats": 20, "machine": {"cpu": "x"}}
+    assert study.trials[3].measurements["time"].details == {"repeats": 20, "machine": {"cpu": "x"}, "seed": 0}
     assert study.trials[3].measurements["time"].spread == 0.5
 
     import optuna

@@ -32,7 +32,7 @@ class Handler(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             say("stopped; everything finished so far is kept", "yellow")
-            if ctx.invoked_subcommand == "run":
+            if ctx.invoked_subcommand in ("run", "search"):
                 say(f"to go on, run the same command again:\n  {command_line()}", "yellow")
             raise typer.Exit(INTERRUPTED) from None
         except PliantError as error:

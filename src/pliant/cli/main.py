@@ -91,6 +91,57 @@ def run(
 
 
 @app.command()
+def search(
+    run: RunFolder,
+    budget: Annotated[int, typer.Option(min=1, help="members to measure, those stored earlier included")] = 50,
+    searcher: Annotated[
+        str | None, typer.Option(metavar="NAME", help="such as nsga2(population=10) [default: Pliant's own]")
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option("--objective", metavar="NAME", help="macs, params, bytes, latency, memory, or the task's error"),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option("--constraint", metavar="TEXT", help='such as "macs <= 1e6"; may be repeated')
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="STORAGE", help="a file, or postgresql://… to share [default: RUN/search.db]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the stored study: what is not given is as it was")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="of the search [default: the run's]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes that measure")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="measure on a Ray cluster: host:6379, auto or local")
+    ] = None,
+    remeasure: Annotated[int, typer.Option(min=1, help="how often each member of the front is measured")] = 1,
+    results: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="results from elsewhere, as CSV or JSON")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="threads of every timing")] = 1,
+) -> None:
+    """Search a trained run again: other objectives, constraints or searcher. Killed, the same command goes on."""
+    from .searching import search_run
+
+    search_run(
+        run,
+        budget=budget,
+        searcher=searcher,
+        objectives=tuple(objective or ()),
+        constraints=None if constraint is None else tuple(constraint),
+        storage=storage,
+        resume=resume,
+        seed=seed,
+        workers=workers,
+        ray=ray,
+        remeasure=remeasure,
+        results=results,
+        threads=threads,
+    )
+
+
+@app.command()
 def analyze(
     network: NetworkName,
     only: Annotated[

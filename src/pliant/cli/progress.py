@@ -65,7 +65,9 @@ class LiveEvents:
 
     def step(self, done: int, **figures: float) -> None:
         """Say how far the part is, and its latest figures (``loss=0.31``)."""
-        self._figures = "  ".join(f"{name} {digits(value)}" for name, value in figures.items())
+        self._figures = "  ".join(
+            f"{name} {value if isinstance(value, int) else digits(value)}" for name, value in figures.items()
+        )
         if self._task is not None:
             self._progress.update(self._task, completed=done, figures=self._figures)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..checks import WrongShapeError
 from .machine import machine
@@ -41,7 +41,7 @@ class Metric(Objective):
         """Measure ``member``; see the class."""
         result = self.function(member)
         try:
-            value = float(result)
+            value = float(result.detach() if isinstance(result, Tensor) else result)
         except (TypeError, ValueError, RuntimeError) as error:
             raise WrongShapeError(
                 f"metric {self.name!r} expected one number from its function, got {type(result).__name__}: "

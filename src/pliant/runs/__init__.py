@@ -5,3 +5,4 @@ from .open import extract as extract
 from .open import report as report
 from .pipeline import Result as Result
 from .pipeline import run as run
+from .search import search as search

@@ -16,13 +16,15 @@ from .. import catalog
 from ..checks import PliantError
 from ..family.family import Family
 from ..family.statistics import keeping_modes
-from ..measure import PeakMemory
+from ..measure import Bytes, Params, PeakMemory
 from ..measure.timing import torch_threads
 from ..report import Check
+from ..space.constraint import Constraint
+from ..study.problem import problem_of
 from ..tasks import Task
 from ..technique import Recipe
 from ..training.step import TrainingStep
-from .build import check_measures, timing_args
+from .build import check_measures, on_measures, timing_args
 from .members import macs_of_one
 
 _WORTH = 1.5  # how many times faster all threads must be than one to be worth it
@@ -77,8 +79,17 @@ def dry_run(family: Family, task: Task, seed: int, constraints: Sequence[str] = 
         evaluation = (evaluation + time.perf_counter() - start) / 2
         checks += (Check("the task evaluates", True, ", ".join(f"{n} {v:.3g}" for n, v in figures.items())),)
         check_measures(constraints, family, next(iter(figures)))
+        _possible(constraints, family, seed)
         memory = _memory(family, batch)
     return DryRun(checks, threads, step_seconds, evaluation, memory)
+
+
+def _possible(constraints: Sequence[str], family: Family, seed: int) -> None:
+    """Raise :class:`WrongShapeError` where counting shows that no member keeps the constraints on measured values."""
+    limits = [Constraint.parse(text) for text in on_measures(constraints, family)]
+    if limits:
+        macs = macs_of_one(family)
+        problem_of(family, [macs], [macs, Params(), Bytes()], limits, seed)
 
 
 @contextmanager

@@ -13,17 +13,24 @@ from ..export import export as export_net
 from ..family.family import Family
 from ..report import ReportData
 from ..space.config import Config
+from ..study import Study
 from ..tasks import Task, load_task
 from .build import calibrate, timing_args
 from .folder import RunFolder
 
+SEARCH = "search.db"  # of `pliant search`, in the run's folder
 
-def _parts(run: Path, member: str) -> tuple[Family, Task, Config, int]:
+
+def family_of(run: Path) -> tuple[Family, Task, int]:
+    """Return the trained family of a run, its task and its seed.
+
+    Raises:
+        PliantError: the task has changed, or the run has not been trained yet.
+        CorruptFileError: the folder holds no run.
+    """
     folder = RunFolder.open(run)
-    data: ReportData = reports.load(run / "report.json")
-    config = next((Config(row.config) for row in data.members if row.id == member), None)
-    if config is None:
-        raise unknown(f"member in {run}", member, [row.id for row in data.members])
+    if not folder.done("training"):
+        raise PliantError(f"the run in {run} is not trained yet: run the same `pliant run` again, it goes on")
     asked = folder.record["asked"]
     task = load_task(asked["task"])
     if task.digest != asked["digest"]:
@@ -33,7 +40,28 @@ def _parts(run: Path, member: str) -> tuple[Family, Task, Config, int]:
         )
     family = Family.load(run / "family", task.model())
     calibrate(family, task, int(asked["seed"]))
-    return family, task, config, int(asked["seed"])
+    return family, task, int(asked["seed"])
+
+
+def _parts(run: Path, member: str) -> tuple[Family, Task, Config, int]:
+    RunFolder.open(run)
+    config = _config(run, member)
+    family, task, seed = family_of(run)
+    return family, task, config, seed
+
+
+def _config(run: Path, member: str) -> Config:
+    """Return the config of a report's member (``m2``), or of a trial of a later search in the folder (``t12``)."""
+    if member[:1] == "t" and member[1:].isdigit() and (run / SEARCH).is_file():
+        trials = {f"t{trial.number}": trial.config for trial in Study.load(run / SEARCH).trials}
+        if member not in trials:
+            raise unknown(f"trial in {run / SEARCH}", member, trials)
+        return trials[member]
+    data: ReportData = reports.load(run / "report.json")
+    config = next((Config(row.config) for row in data.members if row.id == member), None)
+    if config is None:
+        raise unknown(f"member in {run}", member, [row.id for row in data.members])
+    return config
 
 
 def extract(run: str | Path, member: str) -> nn.Module:
@@ -41,7 +69,7 @@ def extract(run: str | Path, member: str) -> nn.Module:
 
     Args:
         run: the run's folder.
-        member: an id of the report, such as ``"m2"`` or ``"full"``.
+        member: an id of the report, such as ``"m2"`` or ``"full"``; or of a trial of `pliant search`, ``"t12"``.
 
     Raises:
         UnknownNameError: no such member; the nearest is offered.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from .. import catalog
 from ..checks import PliantError, unknown
-from ..technique import Elastic
+from ..technique import Elastic, Searcher
 
 _EXAMPLE = "such as width,depth or width(ratios=(0.5, 1.0)),depth"
 
@@ -37,20 +38,35 @@ def elastic(specs: Sequence[str]) -> list[Elastic]:
         UnknownNameError: no such technique or field; the nearest is offered.
         PliantError: the technique adds no choices, or the text cannot be read.
     """
-    return [_technique(spec) for text in specs for spec in split(text)]
+    return [_technique(spec, Elastic, "adds no choices to a family") for text in specs for spec in split(text)]
 
 
-def _technique(spec: str) -> Elastic:
+def searcher(text: str) -> Searcher:
+    """Return the searcher that ``text`` names, such as ``nsga2(population=10)``.
+
+    Raises:
+        UnknownNameError: no such technique or field; the nearest is offered.
+        PliantError: the technique is no searcher, or the text cannot be read.
+    """
+    specs = split(text)
+    if len(specs) != 1:
+        raise PliantError(f"one searcher is needed, got {text!r}: give a name, and fields by name in brackets")
+    found: Searcher = _technique(specs[0], Searcher, "searches nothing")
+    return found
+
+
+def _technique(spec: str, wanted: Any, lacking: str) -> Any:
     node = ast.parse(spec, mode="eval").body
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name) or call.args or any(word.arg is None for word in call.keywords):
         raise PliantError(f"cannot read the choice {spec!r}: give a name, and fields by name, {_EXAMPLE}")
     name = call.func.id
     kind = catalog.load(name)
-    if not issubclass(kind, Elastic):
+    if not issubclass(kind, wanted):
+        right = "search" if wanted is Searcher else "elastic"
         raise PliantError(
-            f"{name!r} is a technique of kind {catalog.kind_of(name)!r}, which adds no choices to a family; "
-            f"choose from {', '.join(catalog.names('elastic'))}"
+            f"{name!r} is a technique of kind {catalog.kind_of(name)!r}, which {lacking}; "
+            f"choose from {', '.join(catalog.names(right))}"
         )
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     fields = {}

@@ -43,7 +43,9 @@ def _check_content(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise CorruptFileError(f"{path} is not a study file (SQLite); nothing was changed: choose another storage")
-    with guarded(str(path)), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+    # A kill in the middle of a write leaves a journal, which only a connection that may write can undo the write by.
+    mode = "rw" if path.with_name(f"{path.name}-journal").exists() else "ro"
+    with guarded(str(path)), closing(sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)) as connection:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if verdict != "ok":

@@ -5,31 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from torch import nn
+from typing import Any
 
 from .. import catalog
 from ..checks import WrongShapeError, unknown
-from ..measure import Bytes, Objective, Params
-from ..space import Config, Constraint, Space
+from ..measure import Bytes, Measurement, Objective, Params
+from ..space import Constraint, Problem, Space
 from ..technique import Searcher
+from .problem import problem_of
 
-_FREE: dict[str, type[Objective]] = {"params": Params, "bytes": Bytes}
+FREE: dict[str, type[Objective]] = {"params": Params, "bytes": Bytes}
 """Objectives that need no arguments: a constraint may name them without their being asked for."""
-
-
-class Searchable(Protocol):
-    """What a search needs of a family."""
-
-    @property
-    def space(self) -> Space:
-        """The configs to search."""
-        ...
-
-    def ready(self, config: Config) -> nn.Module:
-        """Return the member of ``config``, ready to be measured."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class Plan:
         """Check the arguments of a search.
 
         Raises:
-            WrongShapeError: no objectives, two of one name, or something that is not an objective.
+            WrongShapeError: no objectives, two of one name, or something that is not an objective or a searcher.
             UnknownNameError: a constraint on something that is not measured.
         """
         if not objectives:
@@ -75,11 +61,35 @@ class Plan:
         parsed = tuple(Constraint.parse(text) for text in constraints)
         free = []
         for name in dict.fromkeys(constraint.name for constraint in parsed if constraint.name not in names):
-            if name not in _FREE:
-                raise unknown("measured value (for a constraint)", name, {*names, *_FREE})
-            free.append(_FREE[name]())
-        chosen: Searcher = searcher if searcher is not None else catalog.default("search")  # type: ignore[assignment]
+            if name not in FREE:
+                raise unknown("measured value (for a constraint)", name, {*names, *FREE})
+            free.append(FREE[name]())
+        chosen: Any = searcher if searcher is not None else catalog.default("search")
+        if isinstance(chosen, type) or not hasattr(chosen, "start"):
+            raise WrongShapeError(
+                f"a searcher is an instance such as pliant.RandomSearch(), got {chosen!r}"
+                + ("; put () behind it" if isinstance(chosen, type) else "")
+            )
         return cls(space, tuple(objectives), (*extras, *free), parsed, chosen, seed)
+
+    @property
+    def measured(self) -> tuple[Objective, ...]:
+        """Everything that is measured of a config: the objectives, then the extras."""
+        return (*self.objectives, *self.extras)
+
+    def problem(self, family: Any) -> Problem:
+        """Return what the searcher is to solve, with all that ``family`` and the objectives can tell beforehand.
+
+        Raises:
+            WrongShapeError: no config can keep the constraints, as counting shows.
+        """
+        known = [*self.measured, *(kind() for name, kind in FREE.items() if name not in self.names)]
+        return problem_of(family, self.objectives, known, self.constraints, self.seed)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all that is measured."""
+        return tuple(each.name for each in self.measured)
 
     def record(self) -> dict[str, Any]:
         """Return what must be equal for a stored study to be gone on with."""
@@ -97,6 +107,11 @@ class Plan:
         if not values:
             return [float("inf")] * len(self.objectives)
         return [values[each.name] if each.direction == "min" else -values[each.name] for each in self.objectives]
+
+    def violation(self, measurements: Mapping[str, Measurement]) -> float:
+        """Return the sum of the relative excesses over the constraints."""
+        found = {name: measurement.value for name, measurement in measurements.items()}
+        return sum(constraint.violation(found) for constraint in self.constraints)
 
 
 def _identity(searcher: Searcher) -> str:

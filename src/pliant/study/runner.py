@@ -1,36 +1,25 @@
-"""The loop of a search: ask, measure, remember, tell.
-
-One proposer is started from the space and the seed. Going on with a stored study is the same loop, with the stored
-measurements served in place of new ones: the proposer asks and is told what it asked and was told before, and stands
-where it stood when the process died.
-"""
+"""Searching a family."""
 
 from __future__ import annotations
 
-import logging
-import math
-import random
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from ..checks import MissingExtraError, PliantError, WrongShapeError
-from ..measure import Measurement, Objective
-from ..space import Config, Problem
-from ..technique import Proposer, Searcher
-from .plan import Plan, Searchable
+from ..measure import Objective
+from ..space import Constraint, Problem
+from ..technique import Searcher
+from .dialogue import Dialogue
+from .evaluation import Evaluation, Searchable
+from .importing import take_in
+from .loop import Limits, Loop
+from .plan import Plan
+from .sharing import Alone, Shared, Sharing
 from .store import Store
 from .study import Study
 from .trial import Trial
-
-_TRIES = 200
-"""Known configs in a row after which a searcher is taken to have run out of new ones."""
-
-_log = logging.getLogger("pliant.study")
+from .workers import Workers
+from .workers import workers as workers_for
 
 
 def search(
@@ -45,166 +34,77 @@ def search(
     seed: int = 0,
     max_failures: int = 5,
     on_trial: Callable[[Trial], None] | None = None,
+    workers: int | Workers = 1,
+    remeasure: int = 1,
+    results: str | Path | None = None,
 ) -> Study:
     """Measure up to ``budget`` different configs of ``family``, chosen by ``searcher``, and return the study.
+
+    With one worker the same arguments give the same study, and a search that was killed goes on as if it had not
+    been. With several, the order in which they finish decides what the searcher asks for next.
 
     Args:
         family: its space is searched; ``ready(config)`` gives the member to measure.
         objectives: what to optimise, each in its own direction.
-        budget: how many trials the study shall have, those stored earlier and failed ones included.
+        budget: how many trials the study shall have measured, those stored earlier and failed ones included.
         searcher: the catalogue's default for ``search`` where not given.
-        storage: a path (SQLite), an Optuna URL, or ``None`` for memory. A study found there is gone on with.
+        storage: a path (SQLite), the URL of a PostgreSQL database (``postgresql://user@host/database#name``), or
+            ``None`` for memory. A study found there is gone on with. Several searches may share one on PostgreSQL.
         constraints: such as ``"macs <= 1e6"``, on objectives, extras, or ``params`` and ``bytes``.
         extras: measured and stored beside the objectives, but not optimised.
         seed: of the searcher, and of torch, numpy and ``random`` in every measurement (restored after it).
         max_failures: failed trials in a row after which the search stops.
-        on_trial: called with every trial that this call measures.
+        on_trial: called with every trial that this call measures, also when it is measured again.
+        workers: 1 for this process, more for as many beside it, or
+            :class:`~pliant.study.LocalProcesses` or :class:`~pliant.study.RayTasks`.
+        remeasure: after the budget, the configs of the front are measured again until each was so often; their values
+            are then means. For objectives with noise.
+        results: a CSV or JSON file of what was measured elsewhere, see :func:`~pliant.study.import_results`.
 
     Raises:
         PliantError: the storage is another study's or cannot be used; or ``max_failures`` trials in a row failed:
             those will be measured again when the search is.
-        WrongShapeError, UnknownNameError: the arguments do not fit each other.
+        WrongShapeError, UnknownNameError: the arguments do not fit each other, or no config can keep the constraints.
     """
-    if budget < 1 or max_failures < 1:
-        raise WrongShapeError(f"budget and max_failures are at least 1, got {budget} and {max_failures}")
+    limits = Limits(budget, max_failures, remeasure)
     plan = Plan.make(family.space, objectives, extras=extras, constraints=constraints, searcher=searcher, seed=seed)
+    crews, problem = workers_for(workers), plan.problem(family)
     with Store.open(storage) as store:
         store.claim(plan.record())
-        run = _Run(family, plan, store, max_failures, on_trial)
-        note = run.to(budget)
-        return Study.of(store, note)
-
-
-class _Run:
-    """One call of :func:`search`."""
-
-    def __init__(
-        self,
-        family: Searchable,
-        plan: Plan,
-        store: Store,
-        max_failures: int,
-        on_trial: Callable[[Trial], None] | None,
-    ) -> None:
-        self._family = family
-        self._plan = plan
-        self._store = store
-        self._max_failures = max_failures
-        self._on_trial = on_trial
-        self._failed_rows: list[int] = []  # in a row, of this call only
-        self._stored = {trial.config: trial for trial in store.trials()}
-        self._told: dict[Config, Trial] = {}
-
-    def to(self, budget: int) -> str:
-        """Go on until the study has ``budget`` trials; return why it ended earlier, or nothing."""
-        space = self._plan.space
-        proposer = self._plan.searcher.start(Problem(space, len(self._plan.objectives), self._plan.seed))
-        known_in_a_row = 0
-        while len(self._stored) < budget:
-            if len(self._stored) >= space.size:
-                return f"the space is exhausted: all its {space.size} configs were measured"
-            asked = space.check(proposer.ask()[0])
-            config = self._canonical(asked)
-            known_in_a_row = known_in_a_row + 1 if config in self._told else 0
-            if known_in_a_row >= _TRIES:
-                return (
-                    f"the space is exhausted as far as {type(self._plan.searcher).__name__} can see: it proposed "
-                    f"{_TRIES} known configs in a row ({len(self._stored)} of {space.size} were measured)"
-                )
-            if config not in self._stored:
-                self._catch_up(proposer)
-                self._stored[config] = self._measure(config)
-            self._tell(proposer, self._stored[config], asked)
-        return ""
-
-    def _canonical(self, config: Config) -> Config:
-        """Return the config that is measured for all with the same network, where the family can say which."""
-        same = getattr(self._family, "canonical", None)
-        return config if same is None else same(config)
-
-    def _tell(self, proposer: Proposer, trial: Trial, asked: Config | None = None) -> None:
-        """Tell a trial, by the name that the searcher asked for it."""
-        self._told[trial.config] = trial
-        proposer.tell(asked or trial.config, self._plan.minimised(trial.values), trial.violation)
-
-    def _catch_up(self, proposer: Proposer) -> None:
-        """Tell what is stored and was not asked for: there is none unless the searcher's code has changed since."""
-        left = [trial for config, trial in self._stored.items() if config not in self._told]
-        if left:
-            _log.warning(
-                "the searcher proposes other configs than when this study was begun (is it another version?): it is "
-                "told the %d remaining stored trials and goes on from there",
-                len(left),
-            )
-        for trial in left:
-            self._tell(proposer, trial)
-
-    def _measure(self, config: Config) -> Trial:
-        number, row = len(self._stored), self._store.begin(config)
+        if results is not None:
+            take_in(store, results, getattr(family, "canonical", None))
+        dialogue, sharing = _joined(family, plan, problem, store)
+        crew = crews.open(Evaluation(family, plan.measured, seed))
         try:
-            with _seeded(self._plan.seed):
-                measurements = self._measurements(config)
-        except MissingExtraError as error:  # the machine's fault, not the config's
-            self._store.again(row, str(error))
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a user's evaluation raises
-            return self._failed(Trial(number, config, {}, {}, "failed", _described(error), math.inf), row)
-        except BaseException:  # stopped by hand
-            self._store.again(row, "interrupted before it was measured")
-            raise
-        for name, measurement in measurements.items():
-            if not math.isfinite(measurement.value):
-                wrong = f"objective {name!r} is {measurement.value}, expected a finite number"
-                return self._failed(Trial(number, config, {}, {}, "failed", wrong, math.inf), row)
-        return self._complete(number, config, measurements, row)
-
-    def _measurements(self, config: Config) -> dict[str, Measurement]:
-        member = self._family.ready(config)
-        return {each.name: each.measure(member) for each in (*self._plan.objectives, *self._plan.extras)}
-
-    def _complete(self, number: int, config: Config, measurements: Mapping[str, Measurement], row: int) -> Trial:
-        found = {name: measurement.value for name, measurement in measurements.items()}
-        values = {each.name: found[each.name] for each in self._plan.objectives}
-        violation = sum(constraint.violation(found) for constraint in self._plan.constraints)
-        self._store.finish(row, values, measurements)
-        self._failed_rows.clear()
-        trial = Trial(number, config, values, measurements, violation=violation)
-        if self._on_trial is not None:
-            self._on_trial(trial)
-        return trial
-
-    def _failed(self, trial: Trial, row: int) -> Trial:
-        self._failed_rows.append(row)
-        if len(self._failed_rows) < self._max_failures:
-            self._store.fail(row, trial.error)
-            if self._on_trial is not None:
-                self._on_trial(trial)
-            return trial
-        self._store.forget(self._failed_rows[:-1])
-        self._store.again(row, trial.error)
-        raise PliantError(
-            f"{self._max_failures} trials in a row failed, so the evaluation itself is probably at fault; the last "
-            f"with {trial.error}. {len(self._stored) + 1 - self._max_failures} trials are kept; mend it and run the "
-            "same again: the failed ones will be measured anew"
-        )
-
-
-def _described(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Give every measurement the same random numbers, so that a resumed study does as one never killed."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        try:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
-            yield
+            note = Loop(plan, store, crew, dialogue, sharing, limits, on_trial).run()
         finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
+            crew.close()
+        return Study.of(store, note or _infeasible(list(dialogue.known.values()), plan.constraints))
+
+
+def _joined(family: Searchable, plan: Plan, problem: Problem, store: Store) -> tuple[Dialogue, Sharing]:
+    """Return the searcher's side with all that is stored, and the terms with other searches."""
+    seen: set[int] = set()
+    records = store.records(seen)
+    sharing: Sharing = Alone()
+    if store.claims is not None:
+        sharing = Shared(store, store.claims, records, seen)
+        if sharing.company:  # the same seed would ask for the same configs
+            problem = replace(problem, seed=store.claims.seed(plan.seed))
+    dialogue = Dialogue(plan, problem, getattr(family, "canonical", None))
+    dialogue.restore(records)
+    return dialogue, sharing
+
+
+def _infeasible(trials: Sequence[Trial], constraints: Sequence[Constraint]) -> str:
+    """Say so where no trial keeps the constraints, and how far the nearest is off."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete or any(trial.feasible for trial in complete):
+        return ""
+    near = min(complete, key=lambda trial: (trial.violation, trial.number))
+    values = {name: measurement.value for name, measurement in near.measurements.items()}
+    broken = [f"{each.name} is {values[each.name]:g} where '{each}'" for each in constraints if not each.holds(values)]
+    return (
+        f"none of {len(complete)} measured configs keeps the constraints; the nearest is trial {near.number}: "
+        f"{', '.join(broken)}. Loosen them, or raise the budget"
+    )

@@ -15,7 +15,8 @@ class Trial:
     """A config with what came of measuring it.
 
     Attributes:
-        number: its place in the study, from 0; trials that a kill interrupted have none.
+        number: its place in the study, from 0, in the order in which they were finished; trials that a kill
+            interrupted have none.
         config: what was measured.
         values: objective name to value, in the objective's own direction and unit; empty when it failed.
         measurements: every measurement behind the values, and those of the extras.
@@ -36,3 +37,13 @@ class Trial:
     def feasible(self) -> bool:
         """Whether it is complete and keeps every constraint."""
         return self.state == "complete" and self.violation == 0
+
+    @property
+    def times(self) -> int:
+        """How often it was measured; its values are means then, and each of them is in the measurements' details."""
+        return max((int(each.details.get("measured", 1)) for each in self.measurements.values()), default=1)
+
+    @property
+    def imported(self) -> str:
+        """The file that its values were read from; empty where the study measured them."""
+        return str(next((each.details.get("imported", "") for each in self.measurements.values()), ""))

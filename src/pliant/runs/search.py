@@ -1,0 +1,227 @@
+"""Searching a trained run anew: with another searcher, other objectives and constraints, more workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checks import PliantError, unknown
+from ..family.family import Family
+from ..measure import Bytes, Latency, Metric, Objective, Params, PeakMemory
+from ..measure.timing import torch_threads
+from ..space import Constraint, Space
+from ..study import RayTasks, Study, Trial, Workers
+from ..study import search as search_family
+from ..study.store import Store
+from ..study.study import front_of, share
+from ..tasks import Task
+from .build import calibrate, on_measures, timing_args
+from .events import Events, Silence
+from .folder import RunFolder
+from .members import macs_of_one
+from .open import SEARCH, family_of
+from .spec import searcher as read_searcher
+
+BUDGET = 50
+
+
+def search(
+    run: str | Path,
+    *,
+    budget: int = BUDGET,
+    searcher: str | None = None,
+    objectives: Sequence[str] = (),
+    constraints: Sequence[str] | None = None,
+    storage: str | Path | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    remeasure: int = 1,
+    results: str | Path | None = None,
+    threads: int = 1,
+    events: Events | None = None,
+) -> Study:
+    """Search the family that a run has trained; the same call goes on with what is stored.
+
+    Args:
+        run: the run's folder, trained.
+        budget: members that the study shall have measured.
+        searcher: a technique with its fields, such as ``nsga2(population=10)``; the catalogue's default if None.
+        objectives: of the task's error (by its name), ``macs`` (these two if empty), ``params``, ``bytes``, ``latency``
+            and ``memory``.
+        constraints: on choices or on measured values.
+        storage: a file or the URL of a PostgreSQL database; ``search.db`` in the run's folder if None.
+        resume: a study must be there; what is not given is as it was.
+        seed: of the searcher and of the measurements; the run's own if None.
+        workers: processes that measure, or with ``ray`` tasks.
+        ray: address of a Ray cluster that measures, ``auto`` or ``local``.
+        remeasure: how often each member of the front is measured in the end.
+        results: a CSV or JSON file of results from elsewhere.
+        threads: of every timing.
+        events: is told of the progress.
+
+    Raises:
+        PliantError: in all its kinds; nothing that was measured is lost.
+    """
+    where = storage or Path(run) / SEARCH
+    stored = _stored(where) if resume else {}
+    asked = _Asked.of(Path(run), stored, objectives, constraints, threads)
+    chosen = searcher or stored.get("searcher")
+    with torch_threads(asked.threads):
+        return search_family(
+            asked.family,
+            asked.objectives,
+            budget,
+            searcher=read_searcher(chosen) if chosen else None,
+            storage=where,
+            **asked.options(),
+            seed=seed if seed is not None else int(stored.get("seed", asked.seed)),
+            on_trial=Watch(events or Silence(), budget, asked.objectives, _earlier(where)),
+            workers=_workers(workers, ray),
+            remeasure=remeasure,
+            results=results,
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a search of a run is asked for: on which family, and what is measured of it in how many threads."""
+
+    family: Family
+    objectives: list[Objective]
+    extras: list[Objective]
+    constraints: list[str]
+    seed: int
+    threads: int
+
+    def options(self) -> dict[str, Any]:
+        """Return what is measured beside the objectives."""
+        return {"constraints": self.constraints, "extras": self.extras}
+
+    @classmethod
+    def of(
+        cls,
+        run: Path,
+        stored: Mapping[str, Any],
+        objectives: Sequence[str],
+        constraints: Sequence[str] | None,
+        threads: int,
+    ) -> _Asked:
+        folder = RunFolder.open(run)
+        family, task, seed = family_of(run)
+        texts = constraints if constraints is not None else _rules(stored, family)
+        measured = on_measures(texts, family)
+        bounds = [text for text in texts if text not in measured]
+        family = narrowed(family, task, bounds, seed) if bounds else family
+        known = Known(family, task, seed, threads)
+        names = list(objectives) or [name for name, _, _ in stored.get("objectives", ())] or [known.error, "macs"]
+        bounded = dict.fromkeys(Constraint.parse(text).name for text in measured)
+        wanted = [known.objective(name) for name in names]
+        extras = [known.objective(name) for name in bounded if name not in names]
+        return cls(family, wanted, extras, measured, seed, int(folder.record.get("training_threads", 1)))
+
+
+def _workers(count: int, ray: str | None) -> int | Workers:
+    if ray is None:
+        return count
+    return RayTasks(None if ray == "local" else ray, count if count > 1 else None)
+
+
+def _stored(where: str | Path) -> dict[str, Any]:
+    """Return what the study in ``where`` was made for."""
+    with Store.open(where, create=False) as store:
+        return dict(store.plan())
+
+
+def _rules(stored: Mapping[str, Any], family: Family) -> list[str]:
+    """Return the constraints of a stored study that are not the family's own."""
+    if not stored:
+        return []
+    own = {str(constraint) for constraint in family.space.constraints}
+    bounds = [str(constraint) for constraint in Space.from_json(stored["space"]).constraints]
+    return [*(text for text in bounds if text not in own), *stored["constraints"]]
+
+
+def _earlier(where: str | Path) -> Sequence[Trial]:
+    try:
+        return Study.load(where).trials
+    except PliantError:  # there is none yet; if it is worse, the search says so
+        return ()
+
+
+def narrowed(family: Family, task: Task, constraints: Sequence[str], seed: int) -> Family:
+    """Return ``family`` with more constraints on its choices; it shares the weights."""
+    capture = family.analysis.capture
+    both = [*map(str, family.space.constraints), *constraints]
+    made = Family(
+        family.model, capture.args, family.techniques, dict(capture.kwargs), both, family.analysis, capture.scope.only
+    )
+    made.prepared = family.prepared
+    calibrate(made, task, seed)
+    return made
+
+
+class Known:
+    """The objectives that a run's members can be measured by, by their names."""
+
+    def __init__(self, family: Family, task: Task, seed: int, threads: int) -> None:
+        self._family, self._task, self.seed, self._threads = family, task, seed, threads
+        self.error = next(iter(task.evaluate(family.ready(family.space.largest()), "validation")))
+
+    def objective(self, name: str) -> Objective:
+        """Return the objective ``name``.
+
+        Raises:
+            UnknownNameError: there is no such; the nearest is offered.
+        """
+        if name == self.error:
+            return self._metric()
+        if name == "macs":
+            return macs_of_one(self._family)
+        if name == "latency":
+            return Latency(timing_args(self._task, self.seed), threads=self._threads)
+        if name == "memory":
+            return PeakMemory(timing_args(self._task, self.seed))
+        if name in ("params", "bytes"):
+            return Params() if name == "params" else Bytes()
+        raise unknown("objective", name, [self.error, "macs", "params", "bytes", "latency", "memory"])
+
+    def _metric(self) -> Metric:
+        task, name = self._task, self.error
+
+        def measure(member: torch.nn.Module) -> float:
+            return task.evaluate(member, "validation")[name]
+
+        return Metric(name, measure, unit=str(task.settings.get("unit", "")))
+
+
+class Watch:
+    """Tells of a search's progress: how many are measured, the size of the front and its hypervolume so far.
+
+    The hypervolume is the share that the front dominates of the box between the best and the worst value of each
+    objective so far; with one objective, its best value is told.
+    """
+
+    def __init__(self, events: Events, budget: int, objectives: Sequence[Objective], earlier: Sequence[Trial]) -> None:
+        self._events, self._budget = events, budget
+        self._directions = {each.name: each.direction for each in objectives}
+        self._trials = {trial.config: trial for trial in earlier}
+        events.phase("search", budget)
+
+    def __call__(self, trial: Trial) -> None:
+        """Take in a trial."""
+        self._trials[trial.config] = trial
+        trials = list(self._trials.values())
+        front = front_of(trials, self._directions)
+        figures: dict[str, float] = {}
+        if len(self._directions) > 1:
+            figures = {"hypervolume": share(trials, self._directions), "front": len(front)}
+        elif front:
+            figures = dict(front[0].values)
+        done = sum(not each.imported for each in trials)
+        self._events.step(min(done, self._budget), **figures)
