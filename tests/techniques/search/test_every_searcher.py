@@ -19,6 +19,8 @@ from tests.techniques.search.table import Table, drive
 
 NAMES = catalog.names("search")
 
+SLOW = {"optuna_gp"}  # Optuna's process takes half a second and more for each config
+
 QUICK: dict[str, object] = {  # fields, where a class has them, that make it quick; they are not what is tested here
     "inner": 100,
     "population": 10,
@@ -40,6 +42,8 @@ def quick(name: str) -> Searcher:
     assert isinstance(made, Searcher)
     wanted = {field.name for field in dataclasses.fields(made)} & set(QUICK)  # type: ignore[arg-type]
     values = {field: QUICK[field] for field in wanted}
+    if name in SLOW:
+        values["startup"] = 17  # most proposals of these tests are random ones then, and the last few are not
     if "hidden" in values and isinstance(made.hidden, tuple):  # type: ignore[attr-defined]
         values["hidden"] = (8,)
     return dataclasses.replace(made, **values)  # type: ignore[type-var]
@@ -47,9 +51,6 @@ def quick(name: str) -> Searcher:
 
 def spaces() -> list[Space]:
     return [Space([]), Space([Choice("one", (1, 2, 3))]), Space([Choice("a", ("x",)), Choice("b", (1, 2), False)])]
-
-
-SLOW = {"optuna_gp"}  # Optuna's process takes half a second and more for each config
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])

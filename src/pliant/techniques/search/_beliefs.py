@@ -32,8 +32,10 @@ class Beliefs:
     def __init__(self, problem: Problem, features: Features, log: bool) -> None:
         self._problem, self._features, self._log = problem, features, log
         sizes = [group.stop - group.start for group in features.groups]
-        self._models = {at: GaussianProcess(sizes) for at in range(problem.objectives) if at not in problem.exact}
-        self._keeps = GaussianProcess(sizes, noise=(np.log(_KEEPS_NOISE), 0.5))
+        self._models = {
+            at: GaussianProcess(sizes, features.overlap) for at in range(problem.objectives) if at not in problem.exact
+        }
+        self._keeps = GaussianProcess(sizes, features.overlap, noise=(np.log(_KEEPS_NOISE), 0.5))
         self._tuned = 0
         self.parents = np.empty((0, len(problem.space.choices)), dtype=np.int64)
 

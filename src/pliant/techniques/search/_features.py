@@ -21,8 +21,8 @@ class Features:
 
     The groups: one-hot options; positions of ordered options from 0 to 1; means of these positions, and shares of the
     smallest option, over choices that are alike (the same name but for its numbers: over one stage, over all); the
-    logarithms of the free statistics. Choices that do not matter in a config are zero in the first two and count as
-    smallest in the means.
+    logarithms of the free statistics. Choices that do not matter in a config have an option of their own in the first,
+    and count as smallest in the others.
 
     Args:
         problem: says what is known of a config.
@@ -35,8 +35,9 @@ class Features:
         choices = problem.space.choices
         self._tops = np.array([max(1, len(choice.options) - 1) for choice in choices])
         self._ordered = np.array([index for index, choice in enumerate(choices) if choice.ordered], dtype=int)
+        absent = problem.active is not None  # an option more: what does not matter
         self._onehot = [
-            (index, len(choice.options))
+            (index, len(choice.options) + absent)
             for index, choice in enumerate(choices)
             if len(choice.options) > 1 and not (choice.ordered and len(choice.options) > _FEW)
         ]
@@ -50,6 +51,8 @@ class Features:
         self._hot = sum(count for _, count in self._onehot)
         self._columns = np.array([column for column, _ in self._onehot], dtype=int)
         self._starts = np.cumsum([0, *(count for _, count in self._onehot)])[:-1].astype(int)
+        self._absent = np.array([size - 1 for _, size in self._onehot], dtype=int)
+        self.overlap = len(self._onehot)
         self._mean = np.zeros((len(choices), len(self._alike)))
         for at, group in enumerate(self._alike):
             self._mean[group, at] = 1.0 / len(group)
@@ -84,10 +87,8 @@ class Features:
         found = np.zeros((count, self._width), dtype=np.float32)  # they are many, and need not be precise
         hot = self._starts + indices[:, self._columns]
         if isinstance(active, np.ndarray):
-            rows, at = np.nonzero(active[:, self._columns])
-            found[rows, hot[rows, at]] = 1.0
-        else:
-            found[np.arange(count)[:, None], hot] = 1.0
+            hot = np.where(active[:, self._columns], hot, self._starts + self._absent)
+        found[np.arange(count)[:, None], hot] = 1.0
         start = self._hot
         for part in (place[:, self._ordered], place @ self._mean, (place == 0) @ self._mean, self._scaled(indices)):
             found[:, start : start + part.shape[1]] = part

@@ -41,6 +41,8 @@ from ._beliefs import Beliefs
 from ._features import Features
 from ._inner import Inner, keys
 
+_BOLD = 3.0
+
 
 @dataclass(frozen=True)
 class Bayesian(Searcher):
@@ -50,6 +52,8 @@ class Bayesian(Searcher):
         spread: configs spread over the costs that are measured after the largest and the smallest, before any model.
         candidates: how many configs are scored for each that is asked for.
         exploration: scales how unsure the models are taken to be; above 1 the unknown draws more, below 1 less.
+        bold: every so many configs, one is sought with three times the exploration; 0 for none. The models take
+            interactions that they have not met for unlikely, and so are too sure at times.
         log: model positive objectives by their logarithm.
         statistics: use costs as features.
     """
@@ -57,6 +61,7 @@ class Bayesian(Searcher):
     spread: int = 2
     candidates: int = 1000
     exploration: float = 0.7
+    bold: int = 3
     log: bool = True
     statistics: bool = True
 
@@ -70,6 +75,8 @@ class Bayesian(Searcher):
     def __post_init__(self) -> None:
         if self.spread < 0:
             raise WrongShapeError(f"spread is at least 0, got {self.spread}")
+        if self.bold < 0:
+            raise WrongShapeError(f"bold is at least 0, got {self.bold}")
         if self.candidates < 1:
             raise WrongShapeError(f"candidates is at least 1, got {self.candidates}")
         if not self.exploration > 0:
@@ -111,7 +118,8 @@ class _Bayesian(Batches):
         parents = self._beliefs.parents
 
         best = None
-        for boldness in (1.0, 4.0, np.inf):  # where nothing promises a gain, look where least is known
+        bold = self._settings.bold and number % self._settings.bold == self._settings.bold - 1
+        for boldness in (_BOLD if bold else 1.0, 4.0, np.inf):  # where nothing promises a gain, where least is known
             score = partial(self._beliefs.gain, exploration=self._settings.exploration * boldness)
             best = self._inner.best(score, parents, known, numbers)
             if best is None or score(best[None])[0] > 0:
