@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import pliant
+from pliant import catalog
 from tests.helpers.source import ROOT
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -80,3 +82,21 @@ def test_the_command_line_page_names_every_command() -> None:
 def test_the_concepts_page_runs() -> None:
     for block in _blocks("docs/concepts.md", "python"):
         exec(compile(block, "docs/concepts.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_public_names_in_the_docs_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for name in re.findall(r"\bpliant\.(\w+)\(", text):
+        assert hasattr(pliant, name), f"docs/{page} uses pliant.{name}"
+    for line in re.findall(r"^from pliant import (.+)$", text, re.MULTILINE):
+        for name in line.split(", "):
+            assert hasattr(pliant, name), f"docs/{page} imports {name}"
+
+
+def test_the_searchers_that_are_recommended_exist() -> None:
+    text = (ROOT / "docs" / "searchers.md").read_text(encoding="utf-8")
+    table = text.partition("| you have | take |")[2].partition("\n\n")[0]
+    named = {name for name in re.findall(r"`(\w+)[(`]", table) if name[0].isupper()}
+    assert named <= set(catalog.classes())
+    assert named >= {catalog.load(name).__name__ for name in catalog.names("search")}

@@ -13,8 +13,8 @@ _SPECIAL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "maxvit_t": ((3, 224, 224), {}),
     "vit_": ((3, 64, 64), {"image_size": 64}),
     "vit_h_14": ((3, 56, 56), {"image_size": 56}),
-    "mvit_": ((3, 4, 64, 64), {"spatial_size": (64, 64), "temporal_size": 4}),
-    "s3d": ((3, 16, 64, 64), {}),
+    "mvit_": ((3, 16, 224, 224), {"patch_embed_stride": (8, 16, 16)}),  # its sizes are its own; fewer, larger patches
+    "s3d": ((3, 13, 209, 209), {}),  # the smallest that it takes
     "swin3d_": ((3, 4, 64, 64), {}),
     "r3d_": ((3, 4, 32, 32), {}),
     "mc3_": ((3, 4, 32, 32), {}),

@@ -8,11 +8,13 @@ without rounding; the best result counts.
 
 Correct means: equal to the original in which the same weights are zero. It cuts gradients beside weights, so that the
 places of a weight, put there as numbers, tell afterwards which ones stayed. A norm of the reference runs over the
-channels that stayed.
+channels that stayed; what this reference does not confirm is held against that of `kept_norms` too, which follows norms
+that are written by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,14 +26,19 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from pliant.checks import PliantError
 from pliant.graph.realise import difference, outputs
 from tests.graph.support import randomise
 
 from .entries import Net
+from .measure import in_double
+from .peer_units import kept_places, outputs_over_what_stays
 
 Record = dict[str, Any]
 CORRECT = 1e-3
+EXACT = 2**24  # places in larger tensors are no exact numbers in single precision
 # How heads and sizes are cut: the README's own, and the two that its examples use for transformers.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "readme": {"round_to": 8},
@@ -74,6 +81,9 @@ def _one(net: Net, setting: str) -> Record:
     try:
         model, args, kwargs = net.make()
         model = randomise(model)
+        if max(p.numel() for p in model.parameters()) > EXACT:
+            model.double()
+            args, kwargs = pytree.tree_map(in_double, tuple(args)), pytree.tree_map(in_double, kwargs)
         before = outputs(model, args, kwargs)
         original, count = copy.deepcopy(model), sum(p.numel() for p in model.parameters())
         stage = "error"
@@ -86,7 +96,7 @@ def _one(net: Net, setting: str) -> Record:
         left = sum(p.numel() for p in model.parameters()) / count
         if left == 1.0:
             return {"outcome": "nothing cut", "left": 1.0, "seconds": {"prune": seconds}}
-        gap = difference(after, masked_outputs(original, model, args, kwargs))
+        gap = _gap(after, original, model, tuple(args), kwargs)
     except Exception as error:  # noqa: BLE001  (whatever it raises is the result)
         return {"outcome": stage, "error": f"{type(error).__name__}: {error}"[:400]}
     return {
@@ -127,7 +137,7 @@ def _forward(model: nn.Module, inputs: Any) -> Any:
 
 
 def _tensors(output: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(output)
+    leaves = pytree.tree_leaves(output)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad]
 
 
@@ -169,10 +179,28 @@ def _correct(module: nn.Module, layers: Sequence[nn.Module], counts: Mapping[nn.
                 setattr(module, name, value)
 
 
+def _gap(
+    after: list[Tensor], original: nn.Module, pruned: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> float:
+    full, places = copy.deepcopy(original), places_of(pruned)
+    gap = difference(after, masked_outputs(original, places, args, kwargs))
+    if gap > CORRECT:
+        with contextlib.suppress(PliantError):  # it cannot be captured: then the first look counts
+            again = outputs_over_what_stays(full, original, kept_places(places, full), args, kwargs)
+            gap = min(gap, difference(after, again)) if again is not None else gap
+    return gap
+
+
 # ---- the reference --------------------------------------------------------------------------------------------------
-def masked_outputs(original: nn.Module, pruned: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Run the original with zeros where the pruned network has no weights, its norms over what stayed."""
-    places = {name: p.grad.long().flatten() for name, p in pruned.named_parameters() if p.grad is not None}
+def places_of(pruned: nn.Module) -> dict[str, Tensor]:
+    """Return the places of the numbers that stayed in each parameter."""
+    return {name: p.grad.long().flatten() for name, p in pruned.named_parameters() if p.grad is not None}
+
+
+def masked_outputs(
+    original: nn.Module, places: Mapping[str, Tensor], args: Sequence[Any], kwargs: dict[str, Any]
+) -> list[Tensor]:
+    """Run the original, which is changed, with zeros where nothing stayed, its norms over what stayed."""
     masks: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, parameter in original.named_parameters():
@@ -215,7 +243,7 @@ def _root_mean_squares(net: nn.Module, masks: Mapping[int, Tensor]) -> Iterator[
     hooks = []
     for module in net.modules():
         mask = masks.get(id(getattr(module, "weight", None)))
-        if "RMSNorm" in type(module).__name__ and mask is not None and not mask.all():
+        if "rmsnorm" in type(module).__name__.lower() and mask is not None and not mask.all():
             root = float(mask.float().mean()) ** 0.5
             hooks.append(module.register_forward_hook(lambda _m, _i, out, root=root: out * root))
     try:

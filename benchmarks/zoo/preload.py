@@ -17,11 +17,11 @@ with warnings.catch_warnings():
 
     from transformers import BertModel, LlamaModel, T5Model, ViTModel  # isort: skip
 
-    from . import entries, measure  # isort: skip
+    from . import entries, measure, peer, to_onnx  # isort: skip
 
     entries.networks()
 
 __all__ = [
-    "BertModel", "LlamaModel", "T5Model", "ViTModel", "measure", "pliant", "timm", "torch", "torchvision",
-    "transformers",
+    "BertModel", "LlamaModel", "T5Model", "ViTModel", "measure", "peer", "pliant", "timm", "to_onnx", "torch",
+    "torchvision", "transformers",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._figures import Figure
-from .runner import load
+from .runner import ONNX, load
 
 MADE = ("not made", "unfinished")
 INSIDE = 0.45
@@ -16,8 +16,15 @@ LEAST = 0.1  # networks whose streams are outputs have less than this outside th
 
 
 def records(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what was measured of ``names``."""
-    return [record for record in map(load, names) if record is not None]
+    """Return what was measured of ``names``, with what became of their export to ONNX."""
+    found = []
+    for name in names:
+        record, export = load(name), load(name, ONNX)
+        if record is not None and export is not None:
+            record["onnx"] = export.get("onnx") or f"too long: {export.get('error', '')}"
+        if record is not None:
+            found.append(record)
+    return found
 
 
 def captured(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ FOLDER = Path("bench-out") / "zoo"
 _PATIENCE = 10  # a process that waits for others may take this many times its limit
 _MEMORY = 12 * 2**30  # bytes that another tool may take
 _GRACE = 2.0  # seconds between asking a process to end and making it
+_PER_MILLION = 0.3  # seconds more for each million parameters
+PLIANT, ONNX = "", "onnx"  # what measures, beside the peer
 
 
 def file_of(name: str, tool: str = "") -> Path:
@@ -42,8 +44,11 @@ def finished(name: str, tool: str = "") -> bool:
     return record is not None and record["outcome"] != "unfinished"
 
 
-def work(name: str, limit: float, tool: str = "", onnx: float = 0.0) -> None:
-    """Measure one network for at most ``limit`` seconds of processor time: what a process of its own does."""
+def work(name: str, limit: float, tool: str = PLIANT, onnx: float = 0.0) -> None:
+    """Measure one network: what a process of its own does.
+
+    It gets ``limit`` seconds of processor time and more for large networks, by their parameters.
+    """
     import resource
     import warnings
 
@@ -54,21 +59,30 @@ def work(name: str, limit: float, tool: str = "", onnx: float = 0.0) -> None:
     from .entries import networks
     from .measure import measure
     from .peer import measure_peer
+    from .to_onnx import measure_onnx
 
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 5))
+    def allow(seconds: float) -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+    allow(limit)
     if tool:  # it may take more memory than the machine has
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
     def keep(record: dict[str, Any]) -> None:
+        if "parameters" in record and "limit" not in record:
+            record["limit"] = round(limit + _PER_MILLION * record["parameters"] / 1e6)
+            allow(record["limit"])
         write_json(file_of(name, tool), record)
 
     net = networks()[name]
-    if tool:
+    if tool == ONNX:
+        measure_onnx(net, keep, onnx, (load(name) or {}).get("form", "graph"))
+    elif tool:
         measure_peer(net, keep)
     else:
-        measure(net, keep, onnx)
+        measure(net, keep)
 
 
 @dataclass
@@ -79,12 +93,12 @@ class _Running:
 
 
 def run_all(
-    nets: Sequence[Net], jobs: int, limit: float, tell: Callable[[str], None], tool: str = "", onnx: float = 0.0
+    nets: Sequence[Net], jobs: int, limit: float, tell: Callable[[str], None], tool: str = PLIANT, onnx: float = 0.0
 ) -> None:
-    """Measure ``nets``, ``jobs`` at once, each for at most ``limit`` seconds of processor time.
+    """Measure ``nets``, ``jobs`` at once, each for ``limit`` seconds of processor time (large ones get more).
 
-    ``tool`` is empty for Pliant, or names the peer that is measured instead: ``torch_pruning``.
-    ``onnx`` is the limit of an export in seconds; 0 makes none.
+    ``tool`` is ``PLIANT``, or ``ONNX`` where only the export of a half is tried, or names the peer that is measured
+    instead: ``torch_pruning``. ``onnx`` is the limit of an export in seconds; 0 makes none.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
@@ -122,7 +136,9 @@ def _end(row: _Running, late: bool, limit: float, tool: str) -> None:
     if record is None or record["outcome"] == "unfinished":
         record = record or {"name": row.name, "group": row.name.partition("/")[0], "checks": {}, "seconds": {}}
         late = late or row.process.exitcode == -signal.SIGXCPU
-        why = f"not done after {limit:.0f} s" if late else f"the process ended with status {row.process.exitcode}"
+        why = f"the process ended with status {row.process.exitcode}"
+        if late:
+            why = f"not done after {record.get('limit', limit):.0f} s"
         stage = record.get("stage", "start")
         record |= {"outcome": "timeout" if late else "crash", "error": f"{why}, in stage {stage!r}"}
         write_json(file_of(row.name, tool), record)

@@ -129,7 +129,7 @@ def test_a_view_of_weights_that_lie_apart() -> None:
     assert difference(outputs(apart, (x,), {}), outputs(plain, (x,), {})) < 1e-6
 
 
-@pytest.mark.parametrize("how", ["number", "tensor", "fused", "merged"])
+@pytest.mark.parametrize("how", ["number", "split", "tensor", "fused", "merged"])
 def test_scales_that_the_code_computes_from_a_width_follow_it(how: str) -> None:
     """The user's class computes them anew for a smaller width; the graph has them as numbers, tensors or arguments."""
 
@@ -141,7 +141,9 @@ def test_scales_that_the_code_computes_from_a_width_follow_it(how: str) -> None:
             q = (s.q(x) / math.sqrt(q.shape[-1])).unflatten(-1, (4, -1)).transpose(1, 2)
             y = torch.softmax(q @ k.mT, -1) @ v
         else:
-            scale = math.sqrt(q.shape[-1]) if how == "number" else torch.sqrt(torch.tensor(float(q.shape[-1])) * 3)
+            if how == "split":
+                q, k = torch.cat([q, k], 1).chunk(2, 1)
+            scale = math.sqrt(q.shape[-1]) if how != "tensor" else torch.sqrt(torch.tensor(float(q.shape[-1])) * 3)
             y = torch.softmax(q @ k.mT / scale, -1) @ v
         return s.out(y.transpose(1, 2).flatten(2))
 

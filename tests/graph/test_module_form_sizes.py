@@ -138,6 +138,15 @@ def test_equal_parts_that_no_longer_are(parts: Any) -> None:
     assert [axis.size for axis in analysis.axes] == [4, 4]
 
 
+def test_places_to_split_at_follow_their_parts() -> None:
+    def forward(s: Tiny, x: Tensor) -> Tensor:
+        a, b, c = s.fc(x).relu().tensor_split((2, 5), dim=1)
+        return s.a(a) + s.b(b) + s.c(c)
+
+    net = Tiny(forward, fc=nn.Linear(5, 9), a=nn.Linear(2, 2), b=nn.Linear(3, 2), c=nn.Linear(4, 2))
+    assert [axis.size for axis in check(net, torch.randn(3, 5)).axes] == [2, 3, 4]
+
+
 def test_code_that_checks_its_sizes_runs_in_graph_form_and_the_reason_is_its_own() -> None:
     def forward(s: Tiny, x: Tensor) -> Tensor:
         h = s.fc(x)
@@ -197,3 +206,37 @@ def test_the_code_around_a_block_may_ask_what_it_is_when_it_is_left_out() -> Non
     assert cut.layers[1].kind == "far"
     graph = sliced_copy(net, Slicing(analysis, {}, [analysis.blocks[1].name]), "graph")
     assert difference([cut(x).detach()], [graph(x).detach()]) < 1e-6
+
+
+def test_it_may_ask_the_parts_of_a_block_too() -> None:
+    """torch's own encoder reads an attribute of the attention of its first layer."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+    net, x = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).eval(), torch.randn(2, 5, 8)
+    analysis = analyze(net, (x,))
+    first = Slicing(analysis, {}, [next(b.name for b in analysis.blocks if b.module == "layers.0")])
+    assert compare_forms(net, first, analysis)[0] <= 1e-5
+
+
+@pytest.mark.parametrize("kept", ["a", "b"])
+def test_scales_follow_in_one_class_and_stay_in_another(kept: str) -> None:
+    """One attention has its scale as a number, the other computes it of a size each time."""
+
+    class Scaled(nn.Module):
+        def __init__(self, kept: bool) -> None:
+            super().__init__()
+            self.q, self.k, self.scale = nn.Linear(5, 32), nn.Linear(5, 32), 8**-0.5 if kept else None
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k = (part(x).unflatten(-1, (4, -1)).transpose(1, 2) for part in (self.q, self.k))
+            return 4 * q @ k.mT * (self.scale if self.scale is not None else q.shape[-1] ** -0.5)
+
+    class Kept(Scaled):
+        pass
+
+    a, b = (Kept(True), Scaled(False)) if kept == "a" else (Scaled(False), Kept(True))
+    net = Tiny(lambda s, x: s.a(x).softmax(-1) + s.b(x).softmax(-1), a=a, b=b)
+    analysis = analyze(net, (torch.randn(2, 6, 5),))
+    slicing = Slicing(analysis, {axis.name: [3, 1, 0] for axis in analysis.axes if axis.kind == "head_width"})
+    gap, rescale, error = compare_forms(net, slicing, analysis)
+    assert (rescale, error) == (True, "")
+    assert gap <= 1e-5

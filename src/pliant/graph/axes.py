@@ -13,10 +13,13 @@ from torch.fx import Node
 from .dims import Conflict, Dim, Reason, atoms, unify
 from .nouns import Axis, Fixed, Touch
 from .rules import SIZES
+from .rules.recurrent import RULES as RECURRENT
 from .trace import Call, Tracer, is_tensor, module_path, signature
 
 _PRODUCTS = {"matmul", "bmm", "baddbmm"}
 _SUMS = {"add", "add_"}
+# Operations that leave units out. What no other one takes up is no part of the network on the example.
+_PARTS = {"slice", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "select", "unbind", "getitem"}
 
 
 def find_axes(trace: Tracer) -> tuple[tuple[Axis, ...], tuple[Fixed, ...]]:
@@ -34,6 +37,7 @@ def find_axes(trace: Tracer) -> tuple[tuple[Axis, ...], tuple[Fixed, ...]]:
                     if touch not in row:
                         row.append(touch)
     operations = _operations(trace, by_id)
+    used = _used(trace)
     kinds = _kinds(trace)
     trainable = _parameter_names(trace)
     free, fixed = [], []
@@ -43,7 +47,7 @@ def find_axes(trace: Tracer) -> tuple[tuple[Axis, ...], tuple[Fixed, ...]]:
             continue
         if atom.reason is not None:
             fixed.append(Fixed(_what(row), atom.size, atom.reason))
-        elif key in operations:
+        elif key in operations and key in used:
             free.append((atom, tuple(row), tuple(operations[key]), kinds.get(key, "width")))
         else:
             fixed.append(Fixed(_what(row), atom.size, Reason("unused", "no operation uses it on the example")))
@@ -74,6 +78,32 @@ def _operations(trace: Tracer, wanted: Mapping[int, Dim]) -> dict[int, dict[str,
                     if id(atom) in wanted:
                         found.setdefault(id(atom), {})[node.name] = None
     return found
+
+
+def _used(trace: Tracer) -> set[int]:
+    """Return the atoms that some operation takes in and does not give out again: it multiplies, sums or looks up."""
+    known: dict[int, frozenset[int]] = {}
+
+    def inside(dims: Any) -> frozenset[int]:
+        if not isinstance(dims, Dim):
+            return frozenset().union(*map(inside, dims or ()))
+        key = id(dims.root())
+        if key not in known:
+            known[key] = frozenset(id(atom) for atom in atoms(dims))
+        return known[key]
+
+    found: set[int] = set()
+    for node in trace.capture.graph.nodes:
+        if node.op == "call_function" and _name(node) not in _PARTS:
+            # A recurrent layer uses its hidden units itself, step by step.
+            out = inside(trace.dims.get(node)) if _name(node) not in RECURRENT else frozenset()
+            for source in node.all_input_nodes:
+                found |= inside(trace.dims.get(source)) - out
+    return found
+
+
+def _name(node: Node) -> str:
+    return getattr(node.target, "__name__", "").partition(".")[0]
 
 
 def _kinds(trace: Tracer) -> dict[int, str]:

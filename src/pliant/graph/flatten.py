@@ -7,6 +7,7 @@ the mode switched on before and back after, so that the analysis sees one graph 
 from __future__ import annotations
 
 import operator
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -33,18 +34,33 @@ def inline_regions(program: ExportedProgram) -> Graph:
     module = program.graph_module
     for node in module.graph.nodes:
         _copy(graph, module, node, env)
-    _drop_unused(graph)
+    _drop_unused(graph, set(program.graph_signature.inputs_to_parameters))
     graph.lint()
     return graph
 
 
-def _drop_unused(graph: Graph) -> None:
-    """Take out what nothing uses: a forward that only asks a slice for its shape would tie and freeze for nothing."""
+def _drop_unused(graph: Graph, parameters: Set[str]) -> None:
+    """Take out what nothing uses: a forward that only asks a slice for its shape would tie and freeze for nothing.
+
+    What a layer gives stays all the same: the user's class runs it too, and its weights must fit what comes in.
+    """
+    used: set[Node] = set()
     for node in reversed(graph.nodes):
-        schema = getattr(node.target, "_schema", None)
-        pure = schema is not None and not schema.is_mutable and len(schema.returns) > 0
-        if not node.users and (node.op == "get_attr" or pure):
+        if not _without_effect(node) or not used.isdisjoint(node.users):
+            used.add(node)
+    layers: set[Node] = set()
+    for node in graph.nodes:
+        if node not in used and any(n in layers or n.name in parameters for n in node.all_input_nodes):
+            layers.add(node)
+    for node in reversed(graph.nodes):
+        if not node.users and node not in layers and _without_effect(node):
             graph.erase_node(node)
+
+
+def _without_effect(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    pure = schema is not None and not schema.is_mutable and len(schema.returns) > 0
+    return node.op == "get_attr" or pure
 
 
 def _attribute(module: torch.nn.Module, target: Any) -> Any:

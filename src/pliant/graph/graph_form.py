@@ -6,7 +6,7 @@ It works wherever the capture works. Sizes of the batch are read from the inputs
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -37,6 +37,7 @@ _MODES = {
 
 
 # What scales are of a size: the multiple, and the powers. DeBERTa takes the root of two or three times the width.
+Rescale = bool | Set[str]
 _STEPS = 4  # operations between a scale and the product that it belongs to
 _POWERS = ((1, (0.5, -0.5, 0.25, -0.25, 1.0, -1.0)), (2, (0.5, -0.5)), (3, (0.5, -0.5)))
 
@@ -53,10 +54,14 @@ class _Structure:
 
 
 class GraphNet(nn.Module):
-    """A network that runs a captured graph; its parameters and buffers bear their original names."""
+    """A network that runs a captured graph; its parameters and buffers bear their original names.
+
+    ``rescaled`` names the classes of the user's modules of which constants were computed anew.
+    """
 
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], in_spec: Any, out_spec: Any) -> None:
         super().__init__()
+        self.rescaled: frozenset[str] = frozenset()
         for name, tensor in tensors.items():
             _register(self, name, tensor)
         for node in graph.find_nodes(op="get_attr"):
@@ -95,14 +100,15 @@ def _register(root: nn.Module, name: str, tensor: Tensor) -> None:
         owner.register_buffer(last, tensor)
 
 
-def build_graph_form(slicing: Slicing, supply: Supply, rescale: bool = False) -> GraphNet:
+def build_graph_form(slicing: Slicing, supply: Supply, rescale: Rescale = False) -> GraphNet:
     """Build the graph form of a slicing.
 
     Args:
         slicing: what stays.
         supply: gives the (already cut) tensor for each canonical name.
         rescale: recompute constants such as ``1 / sqrt(head_width)`` that the user's forward derives from a size
-            which changes; without it they keep their original value. Which one holds depends on the user's code.
+            which changes; without it they keep their original value. Which one holds depends on the user's code: it
+            may be given for some classes of modules by their names.
     """
     trace = slicing.analysis.trace
     builder = _Builder(slicing, trace, supply, rescale)
@@ -111,7 +117,9 @@ def build_graph_form(slicing: Slicing, supply: Supply, rescale: bool = False) ->
     builder.graph.lint()
     program = trace.capture.program
     tensors = _unprefixed(builder.graph, builder.tensors, trace.capture.scope.only)
-    return GraphNet(builder.graph, tensors, program.call_spec.in_spec, program.call_spec.out_spec)
+    net = GraphNet(builder.graph, tensors, program.call_spec.in_spec, program.call_spec.out_spec)
+    net.rescaled = frozenset(builder.rescaled)
+    return net
 
 
 def _unprefixed(graph: Graph, tensors: Mapping[str, Tensor], only: str) -> Mapping[str, Tensor]:
@@ -124,8 +132,9 @@ def _unprefixed(graph: Graph, tensors: Mapping[str, Tensor], only: str) -> Mappi
 
 
 class _Builder:
-    def __init__(self, slicing: Slicing, trace: Tracer, supply: Supply, rescale: bool) -> None:
+    def __init__(self, slicing: Slicing, trace: Tracer, supply: Supply, rescale: Rescale) -> None:
         self.slicing, self.trace, self.supply, self.rescale = slicing, trace, supply, rescale
+        self.rescaled: set[str] = set()
         self.graph = Graph()
         self.env: dict[Node, Any] = {}
         self.tensors: dict[str, Tensor] = {}
@@ -173,10 +182,8 @@ class _Builder:
             self._resized(node, rule(self.trace, Call(node), self._size))
         elif name in _MODES:
             self._follow_mode(node, new, _MODES[name])
-        elif self.rescale and name in ("mul", "div", "mul_", "div_"):
-            self._rescaled(node, new)
-        elif self.rescale and name == "scaled_dot_product_attention":
-            self._rescaled_attention(node, new)
+        elif self.rescale is True or (self.rescale and _owner(node) in self.rescale):
+            self._rescaled(name, node, new)
 
     def _resized(self, node: Node, changes: dict[str, Any]) -> None:
         target = changes.pop("target", node.target)
@@ -206,28 +213,35 @@ class _Builder:
                 args[at] = self.graph.get_attr("training")
             new.args = tuple(args)
 
-    def _rescaled(self, node: Node, new: Node) -> None:
-        value = scalar(self.trace, node.args[1]) if len(node.args) > 1 else None
-        size = self._follows(value, self._neighbourhood(node))
+    def _rescaled(self, name: str, node: Node, new: Node) -> None:
+        size = None
+        if name in ("mul", "div", "mul_", "div_"):
+            value = scalar(self.trace, node.args[1]) if len(node.args) > 1 else None
+            size = self._follows(value, self._neighbourhood(node))
+            if size is not None:
+                new.args = (new.args[0], size)
+        elif name == "scaled_dot_product_attention":
+            size = self._follows(node.kwargs.get("scale"), [node.args[0]])
+            if size is not None:
+                new.kwargs = {**new.kwargs, "scale": size}
         if size is not None:
-            new.args = (new.args[0], size)
-
-    def _rescaled_attention(self, node: Node, new: Node) -> None:
-        size = self._follows(node.kwargs.get("scale"), [node.args[0]])
-        if size is not None:
-            new.kwargs = {**new.kwargs, "scale": size}
+            self.rescaled.add(_owner(node))
 
     def _follows(self, value: Any, operands: Sequence[Any]) -> float | None:
         """Return the new value of a scale that is a power of (a small multiple of) a size which changes."""
         if not isinstance(value, float) or value in (0.0, 1.0):
             return None
         rows = [self.trace.dims.get(operand) or [] for operand in operands]
-        parts = [part.root() for dims in rows for dim in dims[-1:] for part in (dim, *atoms(dim))]
+        last = [dims[-1] for dims in rows if dims and isinstance(dims[-1], Dim)]  # a split gives several lists
+        parts = [part.root() for dim in last for part in (dim, *atoms(dim))]
         for times, powers in _POWERS:
-            for part, power in product(parts, powers):
+            fits = [(part, p) for part, p in product(parts, powers) if _is(value, (times * part.size) ** p)]
+            for part, power in fits:
                 size = self.slicing.size(part)
-                if size != part.size and abs(value - (times * part.size) ** power) < 1e-6 * abs(value):
+                if size != part.size:
                     return float((times * size) ** power)
+            if fits:
+                return None  # it is a size that stays: a multiple of another one is chance
         return None
 
     def _neighbourhood(self, node: Node) -> list[Node]:
@@ -264,6 +278,16 @@ class _Builder:
                 size = self.graph.call_function(torch.ops.aten.sym_size.int, (node, at))
             self.batch[dim.source] = Proxy(size)
         return self.batch[dim.source]
+
+
+def _is(value: float, power: float) -> bool:
+    return abs(value - power) < 1e-6 * abs(value)
+
+
+def _owner(node: Node) -> str:
+    """Return the class of the innermost module that an operation belongs to."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][1]) if stack else ""
 
 
 def _empty(node: Node) -> bool:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -73,7 +74,7 @@ class Virtual:
 def wanted(trace: Tracer, node: Node, size: Size) -> list[int] | None:
     """Return the integers that an operation's arguments need for other sizes, in order; None where no rule says it.
 
-    A split returns the sizes of all its parts.
+    A split returns the sizes of all its parts; one that was given the places to split at returns these.
     """
     name = signature(node.target)[0]
     rule = SIZES.get(name)
@@ -82,7 +83,10 @@ def wanted(trace: Tracer, node: Node, size: Size) -> list[int] | None:
     changes = dict(rule(trace, Call(node), size))
     target = changes.pop("target", node.target)
     if name in _SPLITS:
-        return list(changes["args"][1]) if "args" in changes else None
+        sizes = list(changes["args"][1]) if "args" in changes else None
+        if sizes is not None and name == "tensor_split" and isinstance(node.args[1], (list, tuple)):
+            return list(accumulate(sizes))[:-1]
+        return sizes
     if "args" in changes:
         found = node_integers(changes["args"])
     else:

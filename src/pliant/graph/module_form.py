@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -200,10 +201,11 @@ class ModuleForm:
 
 
 def _told(module: nn.Module) -> dict[str, Any]:
-    """Return the plain attributes of a block that is left out: the code around it may ask for them."""
+    """Return the plain attributes of a block that is left out, and of its parts: the code around may ask for them."""
     plain = (bool, int, float, str, tuple, type(None))
     names = [name for name in module.__dict__ if not name.startswith("_") and name != "training"]
-    return {name: module.__dict__[name] for name in names if isinstance(module.__dict__[name], plain)}
+    own = {name: module.__dict__[name] for name in names if isinstance(module.__dict__[name], plain)}
+    return own | {name: SimpleNamespace(**_told(part)) for name, part in module.named_children()}
 
 
 def _joined(one: Fix | None, two: Fix | None) -> Fix | None:

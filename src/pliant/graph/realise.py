@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from ..checks import VerificationError, first_line
 from .analysis import Analysis
 from .capture import Capture
-from .graph_form import build_graph_form
+from .graph_form import GraphNet, Rescale, build_graph_form
 from .module_form import ModuleForm
 from .partial import embed
 from .prepare import leaving_no_trace, own_copies
@@ -22,7 +22,7 @@ from .tensors import Supply, full_tensors
 
 
 def sliced_copy(
-    model: nn.Module, slicing: Slicing, form: str = "module", rescale: bool = False, jitter: bool = False
+    model: nn.Module, slicing: Slicing, form: str = "module", rescale: Rescale = False, jitter: bool = False
 ) -> nn.Module:
     """Return an independent smaller network of ``model`` in one form (``"module"`` or ``"graph"``), in eval mode.
 
@@ -46,7 +46,7 @@ def sliced_copy(
     return ModuleForm(model, slicing.analysis).build(slicing, supply).eval()
 
 
-def graph_network(model: nn.Module, slicing: Slicing, supply: Supply, rescale: bool = False) -> nn.Module:
+def graph_network(model: nn.Module, slicing: Slicing, supply: Supply, rescale: Rescale = False) -> nn.Module:
     """Build the graph form of a slicing; where one submodule was analysed, it stands in a copy of the whole ``model``.
 
     See :func:`~pliant.graph.graph_form.build_graph_form` for the arguments.
@@ -121,11 +121,12 @@ def compare_forms(model: nn.Module, slicing: Slicing, analysis: Analysis) -> tup
     """
     capture = analysis.capture
 
-    def graph(rescale: bool) -> list[list[Tensor]]:
+    def graph(rescale: Rescale) -> tuple[list[list[Tensor]], frozenset[str]]:
         net = sliced_copy(model, slicing, "graph", rescale, jitter=True)
-        return example_outputs(net, capture, graph=True)
+        rescaled = next((part.rescaled for part in net.modules() if isinstance(part, GraphNet)), frozenset[str]())
+        return example_outputs(net, capture, graph=True), rescaled
 
-    plain = graph(False)
+    plain, _ = graph(False)
     try:
         own = example_outputs(sliced_copy(model, slicing, "module", jitter=True), capture)
     except Exception as error:
@@ -135,16 +136,33 @@ def compare_forms(model: nn.Module, slicing: Slicing, analysis: Analysis) -> tup
                 f"sizes ({type(error).__name__}: {first_line(error)}), and the model asks more of it than to be called"
             ) from error
         return float("inf"), False, f"{type(error).__name__}: {error}"
-    gap, rescale = worst(own, plain), False
+    gap, rescale = worst(own, plain), frozenset[str]()
     if gap > 1e-5:
-        again = worst(own, graph(True))
-        gap, rescale = (again, True) if again < gap else (gap, False)
+        gap, rescale = _scales_that_follow(own, gap, graph)
     if 1e-5 < gap < 1e-2:  # in single precision, norms over few units make rounding errors large
         gap = min(gap, _in_double(model, slicing, rescale))
-    return gap, rescale, ""
+    return gap, bool(rescale), ""
 
 
-def _in_double(model: nn.Module, slicing: Slicing, rescale: bool) -> float:
+def _scales_that_follow(
+    own: Sequence[Sequence[Tensor]],
+    gap: float,
+    graph: Callable[[Rescale], tuple[list[list[Tensor]], frozenset[str]]],
+) -> tuple[float, frozenset[str]]:
+    """Find the classes of modules whose constants follow the sizes: some keep a scale, others compute it anew.
+
+    ``gap`` is what none of them leaves; returns the least that was found, and its classes.
+    """
+    found, every = graph(True)
+    best = min((gap, frozenset[str]()), (worst(own, found), every), key=lambda pair: pair[0])
+    for owner in sorted(every) if len(every) > 1 else ():
+        if best[0] > 1e-5:
+            tried = best[1] ^ {owner}
+            best = min(best, (worst(own, graph(tried)[0]), tried), key=lambda pair: pair[0])
+    return best
+
+
+def _in_double(model: nn.Module, slicing: Slicing, rescale: Rescale) -> float:
     """Return the difference of the forms in double precision, a thousand times as strictly; inf where they can't."""
     capture = slicing.analysis.capture
     if capture.scope.only:

@@ -114,6 +114,17 @@ def test_a_parameter_of_which_a_part_is_unused() -> None:
     assert "unused" in codes(analysis)
 
 
+def test_a_part_that_is_unused_stays_so_behind_other_operations() -> None:
+    """DeBERTa normalises its table of relative positions before it takes those of the example's length."""
+    net = Tiny(
+        lambda s, x: s.b((s.a(x) + s.norm(s.pos)[:, : x.shape[1]]).relu()),
+        a=nn.Linear(5, 8), pos=weight(1, 10, 8), norm=nn.LayerNorm(8), b=nn.Linear(8, 2),
+    )  # fmt: skip
+    analysis = check(net, torch.randn(3, 6, 5), mask=False)
+    assert sizes(analysis) == [8]
+    assert "unused" in codes(analysis)
+
+
 def test_a_view_of_segments_with_a_common_inner_part() -> None:
     net = Tiny(
         lambda s, x: s.out(torch.cat([s.a(x).relu(), s.b(x).relu()], 1).view(-1, 5, 2).sum(-1)),
