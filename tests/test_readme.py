@@ -76,7 +76,7 @@ def test_the_command_line_page_names_every_command() -> None:
     shown = subprocess.run([sys.executable, "-c", _CLI, "--help"], check=True, capture_output=True, text=True).stdout
     for command in set(re.findall(r"^\| `pliant ([\w-]+)", page, re.MULTILINE)):
         assert command in shown
-    assert len(re.findall(r"^\| `pliant", page, re.MULTILINE)) == 7
+    assert len(re.findall(r"^\| `pliant", page, re.MULTILINE)) == 8
 
 
 def test_the_concepts_page_runs() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import pliant
 from pliant.checks import PliantError
-from pliant.cli import running
+from pliant.cli import running, searching
 from pliant.cli.main import app
 from pliant.report import save
 from tests.report.sample import sample
@@ -164,8 +164,7 @@ def test_ctrl_c_in_a_search_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
         assert (asked["budget"], asked["workers"], asked["constraints"]) == (9, 3, None)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "pipeline", lambda: SimpleNamespace(search=interrupted))
-    monkeypatch.setattr("pliant.cli.searching.pipeline", running.pipeline)
+    monkeypatch.setattr(searching, "pipeline", lambda: SimpleNamespace(search=interrupted))
     monkeypatch.setattr(sys, "argv", ["pliant", "search", "runs/x", "--budget", "9", "--workers", "3"])
     result = runner.invoke(app, ["search", "runs/x", "--budget", "9", "--workers", "3"])
     assert result.exit_code == 130

@@ -10,7 +10,7 @@ from pliant.techniques import search as techniques
 from tests.study.postgres import Server
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(techniques, "DEFAULT", "nsga2")
