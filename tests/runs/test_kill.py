@@ -22,7 +22,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": 
 
 
 def start(out: Path, fault: str = "slow") -> subprocess.Popen[str]:
-    code = "from pliant.cli.main import app; app()"
+    # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from pliant.cli.main import app; app()"
     command = [sys.executable, "-c", code, "run", str(TASK), "--out", str(out), "--steps", "60", "--budget", "6"]
     environment = {**ENVIRONMENT, "PLIANT_TEST_FAULT": fault}
     return subprocess.Popen(
