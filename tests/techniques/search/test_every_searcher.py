@@ -19,7 +19,8 @@ from tests.techniques.search.table import Table, drive
 
 NAMES = catalog.names("search")
 
-SLOW = {"optuna_gp"}  # Optuna's process takes half a second and more for each config
+# Optuna's process takes half a second and more for each config, the others fit networks or cross-validate.
+SLOW = {"fbnet_v3", "linas", "neural_predictor", "optuna_gp", "weak_predictors"}
 
 QUICK: dict[str, object] = {  # fields, where a class has them, that make it quick; they are not what is tested here
     "inner": 100,
