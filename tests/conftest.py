@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -12,6 +13,12 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile("pliant", deadline=None, derandomize=True)  # a busy machine is no failure
 settings.load_profile("pliant")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests: two for whole folders, none beside this one for single files."""
+    single = any(".py" in argument for argument in config.args)
+    return 0 if single else min(2, os.cpu_count() or 1)
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def test_noise_is_the_same_for_one_seed() -> None:
     assert first[1] == truth[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bayesian", "random", "pymoo-nsga2-20", "pymoo-age-moea-20", "optuna-nsga2"])
 def test_methods_measure_each_network_once(name: str) -> None:
     case = small()

@@ -125,7 +125,7 @@ def test_bad_requests() -> None:
     net = convnet()
     analysis = analyze(net, ARGS)
     name = analysis.axes[0].name
-    with pytest.raises(WrongShapeError, match="can grow, not shrink"):
+    with pytest.raises(WrongShapeError, match="can grow here, not shrink"):
         wider(net, analysis, {name: 2})
     with pytest.raises(UnknownNameError):
         wider(net, analysis, {"nothing": 20})

@@ -185,5 +185,5 @@ def test_a_searcher_is_an_instance() -> None:
 
     with pytest.raises(WrongShapeError, match=r"put \(\) behind it"):
         search(Toy(), [Metric("error", error)], 10, searcher=RandomSearch)  # type: ignore[arg-type]
-    with pytest.raises(WrongShapeError, match="RandomSearch"):
+    with pytest.raises(WrongShapeError, match="kind .search."):
         search(Toy(), [Metric("error", error)], 10, searcher="random")  # type: ignore[arg-type]

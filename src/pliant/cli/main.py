@@ -95,7 +95,7 @@ def search(
     run: RunFolder,
     budget: Annotated[int, typer.Option(min=1, help="members to measure, those stored earlier included")] = 50,
     searcher: Annotated[
-        str | None, typer.Option(metavar="NAME", help="such as nsga2(population=10) [default: Pliant's own]")
+        str | None, typer.Option(metavar="NAME", help="technique(field=value, …), of `pliant systems --kind search`")
     ] = None,
     objective: Annotated[
         list[str] | None,

@@ -70,9 +70,7 @@ def wider(
     for name, count in units.items():
         size = analysis.axis(name).size
         if count < size:
-            raise WrongShapeError(
-                f"axis {name!r} has {size} units and can grow, not shrink to {count}: see pliant.Width"
-            )
+            raise WrongShapeError(f"axis {name!r} has {size} units and can grow here, not shrink to {count}")
         rounds = -(-(count - size) // size)
         extra = np.concatenate([np.empty(0, dtype=np.int64), *(rng.permutation(size) for _ in range(rounds))])
         places[name] = np.concatenate([np.arange(size), extra[: count - size]])

@@ -51,7 +51,7 @@ def search(
     Args:
         run: the run's folder, trained.
         budget: members that the study shall have measured.
-        searcher: a technique with its fields, such as ``nsga2(population=10)``; the catalogue's default if None.
+        searcher: a technique with its fields, ``name(field=value, …)``; the catalogue's default if None.
         objectives: of the task's error (by its name), ``macs`` (these two if empty), ``params``, ``bytes``, ``latency``
             and ``memory``.
         constraints: on choices or on measured values.

@@ -42,7 +42,7 @@ def elastic(specs: Sequence[str]) -> list[Elastic]:
 
 
 def searcher(text: str) -> Searcher:
-    """Return the searcher that ``text`` names, such as ``nsga2(population=10)``.
+    """Return the searcher that ``text`` names, as ``name`` or ``name(field=value, …)``.
 
     Raises:
         UnknownNameError: no such technique or field; the nearest is offered.

@@ -67,7 +67,7 @@ class Plan:
         chosen: Any = searcher if searcher is not None else catalog.default("search")
         if isinstance(chosen, type) or not hasattr(chosen, "start"):
             raise WrongShapeError(
-                f"a searcher is an instance such as pliant.RandomSearch(), got {chosen!r}"
+                f"a searcher is an instance of a technique of the kind 'search', got {chosen!r}"
                 + ("; put () behind it" if isinstance(chosen, type) else "")
             )
         return cls(space, tuple(objectives), (*extras, *free), parsed, chosen, seed)

@@ -178,6 +178,7 @@ def reached(asked: list[Config]) -> float:
     return hypervolume(values, np.array([25.0, 260.0]))
 
 
+@pytest.mark.slow
 def test_needs_a_quarter_of_the_measurements_of_random_search() -> None:
     toy = Toy(choices=10, options=5)
     guided = [reached(drive(Bayesian(candidates=200).start(toy_problem(toy, seed)), 30)) for seed in range(3)]
@@ -233,6 +234,7 @@ def test_spaces_of_one_config_and_one_choice(choices: int) -> None:
     assert space.feasible(config)
 
 
+@pytest.mark.slow
 def test_three_objectives_and_unordered_choices(rng: Random) -> None:
     space = Space([Choice(f"c{at}", ("a", "b", "c"), ordered=False) for at in range(6)])
     weights = np.random.default_rng(0).random((3, 6, 3))
@@ -253,6 +255,7 @@ def test_three_objectives_and_unordered_choices(rng: Random) -> None:
     assert found(Bayesian(candidates=150)) > found(RandomSearch())
 
 
+@pytest.mark.slow
 def test_constraints_on_measured_values_are_learnt() -> None:
     toy = Toy(choices=8)
     asked = drive(Bayesian(candidates=150).start(toy_problem(toy, 0)), 30, limit=25)
@@ -281,6 +284,7 @@ def test_objectives_that_are_all_computed() -> None:
     assert reached(asked) > reached(drive(RandomSearch().start(Problem(toy.space, 2, 0)), 100))
 
 
+@pytest.mark.slow
 def test_more_measurements_than_are_modelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_beliefs, "_MODELLED", 20)
     toy = Toy(choices=6)
@@ -324,6 +328,7 @@ def test_all_failures_and_no_values() -> None:
     assert len(set(asked)) == 8
 
 
+@pytest.mark.slow
 def test_noise_is_smoothed() -> None:
     toy = Toy(choices=8)
     proposer = Bayesian(candidates=150).start(toy_problem(toy, 0))

@@ -142,6 +142,7 @@ def test_quasi_random_draws_are_even() -> None:
     assert np.ptp(counts) == 0  # an even draw would have a spread of about 14
 
 
+@pytest.mark.slow
 def test_a_better_front_than_random_search() -> None:
     table = Table(10, 4)
     more = {"exact": {1: table.cost}}

@@ -69,6 +69,7 @@ def test_ranks_what_it_has_not_seen() -> None:
     np.testing.assert_array_equal(predicted[:, 1], table.cost(fresh))
 
 
+@pytest.mark.slow
 def test_the_best_of_its_top_beats_random_search_at_an_equal_count() -> None:
     table = Table(8, 4)
 

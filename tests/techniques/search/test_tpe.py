@@ -38,6 +38,7 @@ def test_proposes_what_a_plain_study_of_optuna_does() -> None:
     assert drive(Tpe().start(table.problem(1)), 30, table.values) == expected
 
 
+@pytest.mark.slow
 def test_beats_random_search() -> None:
     table = Table(8, 4)
     found = [reached(Tpe(), table, 60, seed) for seed in range(2)]

@@ -65,6 +65,7 @@ def test_the_batch_comes_from_the_top_of_the_prediction() -> None:
     assert total(asked[40:]).mean() < total(asked[:40]).mean() - 2
 
 
+@pytest.mark.slow
 def test_a_large_space_is_represented_by_draws_and_mutants() -> None:
     table = Table(20, 4)
     searcher = WeakPredictors(predictor="forest", trees=20, pool=400, top=40)
