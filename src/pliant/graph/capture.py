@@ -105,7 +105,10 @@ def _log_of_drafts() -> Iterator[None]:
     """Let a draft write its log, which it wants to, where it is deleted again, and close the file, which it forgets."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, TORCH_DTRACE=folder):
         try:
-            yield
+            with warnings.catch_warnings():
+                # Where nothing else holds its log, the file is closed, with a complaint, when the draft returns.
+                warnings.simplefilter("ignore", ResourceWarning)
+                yield
         finally:
             for reference in list(getattr(logging, "_handlerList", ())):
                 handler = reference()
