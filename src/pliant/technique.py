@@ -6,6 +6,7 @@ stage at which it edits a member, and the capabilities that it needs and gives a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,17 +109,53 @@ class Turn(Protocol):
     """One training step, as a recipe sees it."""
 
     step: int
+    steps: int
     space: Space
-    rng: Any  # random.Random, seeded by the run's seed and the step
+    rng: Any  # random.Random, seeded by the run's seed and the step: the same in every process of a run
+    memory: dict[str, Any]
+    """What the recipe remembers between steps: JSON values, tensors, and dicts of these; kept in checkpoints."""
+    rate: float
+    """Multiplies the learning rate of the optimizer steps that follow in this training step."""
 
     def learn(
-        self, config: Config, teacher: Any = None, share: float = 1.0, temperature: float = 1.0, weight: float = 1.0
+        self,
+        config: Config,
+        teacher: Any = None,
+        share: float = 1.0,
+        temperature: float = 1.0,
+        weight: float = 1.0,
+        regularise: bool = True,
     ) -> Any:
-        """Run the member on the batch, add the gradient of its loss to the family's, return detached outputs.
+        """Run the member on the batch, add the gradient of its loss to the family's, return what it gave.
 
-        With ``teacher`` (the detached outputs of another member), ``share`` of the loss is the distillation loss
-        against them and the rest the task's; without, all of it is the task's.
+        With ``teacher`` (what another member, a kept network or the run's teacher gave), ``share`` of the loss is the
+        distillation loss against it and the rest the task's; without, all of it is the task's. Where ``regularise`` is
+        false, dropout and everything else that depends on the training mode is off, but for normalisation.
         """
+        ...
+
+    def see(self, config: Config) -> Any:
+        """Return what the member gives on the batch, without learning."""
+        ...
+
+    def taught(self) -> Any:
+        """Return what the run's own teacher gives on the batch; ``None`` where the run has none."""
+        ...
+
+    def keep(self, name: str, config: Config) -> None:
+        """Keep a frozen copy of the member as it is now, for :meth:`recall` in this and later steps."""
+        ...
+
+    def kept(self, name: str) -> bool:
+        """Return whether something is kept under ``name``."""
+        ...
+
+    def recall(self, name: str) -> Any:
+        """Return what the network kept under ``name`` gives on the batch."""
+        ...
+
+    def macs(self, config: Config) -> float:
+        """Return the member's multiply-accumulates as a share of the largest member's."""
         ...
 
     def update(self) -> None:
@@ -132,3 +169,22 @@ class Recipe(Technique):
     @abstractmethod
     def step(self, turn: Turn) -> None:
         """Let members learn once from the batch at hand."""
+
+    def rate(self, done: float) -> float:
+        """Return the factor of the learning rate, after the warm-up, when ``done`` (0 to 1) of the steps are done."""
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Distiller(Technique):
+    """A technique that says how a student imitates a teacher: what is looked at inside both, and the loss between."""
+
+    @abstractmethod
+    def start(self, student: Any, teacher: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the :class:`pliant.family.Imitation` of one training run, with parameters of its own if it has any.
+
+        Args:
+            student: the largest member, an ``nn.Module`` in evaluation mode.
+            teacher: the run's teacher likewise; ``None`` where members learn from the largest one.
+            args: example arguments that both run on, to learn the shapes of features from; no gradients are kept.
+            kwargs: example keyword arguments.
+        """

@@ -67,7 +67,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
     family = mlp(dropout=0.0)
     step = TrainingStep(family, batch(0), loss)
     outputs = step.learn(family.space.largest())
-    assert not outputs.requires_grad
+    assert not outputs.outputs.requires_grad
     family.model.zero_grad()
     step.learn(family.space.smallest(), teacher=outputs, share=1.0)
     assert float(family.model.fc2.weight.grad[4:].abs().sum()) == 0

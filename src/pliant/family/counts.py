@@ -192,3 +192,31 @@ class Counts:
             if abs(value * factor - measured) > 1e-9 * max(1.0, abs(measured)):
                 raise LookupError(f"{config} counts {value * factor:g}, but measures {measured:g}")
         return count
+
+
+def macs_shares(family: Family) -> Callable[[Config], float]:
+    """Return a function that gives a member's multiply-accumulates as a share of the largest member's, remembered.
+
+    Where they are not known from the dimensions, its parameters' share stands for them.
+    """
+    seen: dict[Config, float] = {}
+    try:
+        layout, costs = Layout(family), Costs(family.analysis)
+    except LookupError as reason:
+        _log.info("parameters stand for multiply-accumulates: %s", reason)
+
+        def count(config: Config) -> float:
+            return float(sum(p.numel() for p in family.member(config).parameters()))
+    else:
+
+        def count(config: Config) -> float:
+            return float(costs.macs(*layout(family.space.indices([config])))[0])
+
+    whole = count(family.space.largest())
+
+    def share(config: Config) -> float:
+        if config not in seen:
+            seen[config] = count(config) / whole if whole else 1.0
+        return seen[config]
+
+    return share

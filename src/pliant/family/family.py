@@ -208,7 +208,7 @@ class Family:
         self._held = _held(self.model)
         self.forget()
 
-    def _example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the example's arguments where the weights are now, and in their precision."""
         weight = next((p for p in self.model.parameters() if p.is_floating_point()), None)
 
@@ -284,7 +284,7 @@ class Family:
             settle_configuration(net, self.model, slicing)
         if any(tensor.is_meta for tensor in self._tensors.values()):
             return net  # without weights there is nothing to compare
-        args, kwargs = self._example()
+        args, kwargs = self.example()
         gap = difference(outputs(net, args, kwargs), outputs(member, args, kwargs))
         if gap > 1e-6:
             raise VerificationError(

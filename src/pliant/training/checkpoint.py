@@ -23,9 +23,26 @@ _NAME = "checkpoint-{:08d}.safetensors"
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: dict[str, Any],
+    held: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the state after ``step`` steps and remove all but the two newest checkpoints."""
+    """Write the state after ``step`` steps and remove all but the two newest checkpoints.
+
+    Args:
+        folder: where they are.
+        step: how many steps are done.
+        model: whose weights are kept.
+        optimizer: whose state is kept.
+        extra: JSON values for the header.
+        held: JSON values, tensors and dicts of these, with strings as names.
+
+    Raises:
+        PliantError: ``held`` has something else in it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {f"model/{name}": t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
     state = optimizer.state_dict()
@@ -37,7 +54,13 @@ def save_checkpoint(
             else:
                 plain.setdefault(str(index), {})[key] = value
     tensors |= {f"random/{name}": state for name, state in random_states().items()}
-    header = {"step": step, "optimizer": {"plain": plain, "param_groups": state["param_groups"]}, **extra}
+    shape = _split(held or {}, "held", tensors)
+    header = {
+        "step": step,
+        "optimizer": {"plain": plain, "param_groups": state["param_groups"]},
+        "held": shape,
+        **extra,
+    }
     path = folder / _NAME.format(step)
     write_tensors(path, tensors, {"pliant": json.dumps(header)})
     for old in sorted(folder.glob(_NAME.replace("{:08d}", "*")))[:-2]:
@@ -89,6 +112,7 @@ def load_checkpoint(
                 state.setdefault(int(index), {})[key] = tensor
         model.load_state_dict(weights)
         optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["param_groups"]})
+        header["held"] = _joined(header.get("held", {}), tensors)
         set_random_states({name[7:]: t for name, t in tensors.items() if name.startswith("random/")})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise CorruptFileError(
@@ -96,6 +120,36 @@ def load_checkpoint(
             "one before it, or the folder to start anew"
         ) from error
     return dict(header)
+
+
+def _split(values: Mapping[str, Any], path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Put the tensors of nested dicts into ``tensors``; return the dicts with these tensors' names in their stead."""
+    shape: dict[str, Any] = {}
+    for name, value in values.items():
+        place = f"{path}/{name}"
+        if isinstance(value, Tensor):
+            tensors[place] = value.detach().contiguous()
+            shape[name] = {"tensor": place}
+        elif isinstance(value, Mapping):
+            shape[name] = {"dict": _split(value, place, tensors)}
+        else:
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise PliantError(
+                    f"a checkpoint holds JSON values, tensors and dicts of these; {place} is {value!r:.60}"
+                ) from error
+            shape[name] = {"value": value}
+    return shape
+
+
+def _joined(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Undo :func:`_split`."""
+    found: dict[str, Any] = {}
+    for name, row in shape.items():
+        ((kind, value),) = row.items()
+        found[name] = tensors[value] if kind == "tensor" else _joined(value, tensors) if kind == "dict" else value
+    return found
 
 
 def _compare(folder: Path, header: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

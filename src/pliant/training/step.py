@@ -5,49 +5,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..checks import TrainingDivergedError, WrongShapeError
 from ..family.family import Family
-from ..family.statistics import call
+from ..family.imitation import View
 from ..space.config import Config
 from ..space.space import Space
-
-Loss = Callable[[Any, Any], Tensor]
-
-
-def distillation_loss(outputs: Any, teacher: Any, temperature: float = 1.0) -> Tensor:
-    """Return the loss of a student against a teacher's outputs.
-
-    Floating-point outputs of shape ``(..., classes)`` are taken for logits: the Kullback-Leibler divergence from the
-    softened teacher, times the temperature squared (Hinton, Vinyals, Dean, 2015, Distilling the Knowledge in a Neural
-    Network, arXiv 1503.02531). A single number per example, of shape ``(batch,)`` or with a last dimension of 1, is
-    compared by its squared error.
-
-    Raises:
-        WrongShapeError: the two do not have the same tensors.
-    """
-    left = [v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor) and v.is_floating_point()]
-    right = [v for v in pytree.tree_leaves(teacher) if isinstance(v, Tensor) and v.is_floating_point()]
-    if len(left) != len(right) or any(a.shape != b.shape for a, b in zip(left, right, strict=True)) or not left:
-        raise WrongShapeError(
-            f"a student's outputs {[tuple(v.shape) for v in left]} do not match the teacher's "
-            f"{[tuple(v.shape) for v in right]}"
-        )
-    total = left[0].new_zeros(())
-    for student, goal in zip(left, right, strict=True):
-        if student.dim() < 2 or student.shape[-1] == 1:
-            total = total + F.mse_loss(student, goal)
-            continue
-        log_p = F.log_softmax(student.flatten(0, -2) / temperature, -1)
-        log_q = F.log_softmax(goal.flatten(0, -2) / temperature, -1)
-        total = total + F.kl_div(log_p, log_q, reduction="batchmean", log_target=True) * temperature**2
-    return total
+from .course import Course, Loss, Seen, as_seen, unregularised
 
 
 class TrainingStep:
@@ -61,6 +30,7 @@ class TrainingStep:
         seed: the run's seed.
         update: clips, steps the optimizer and clears the gradients; a recipe may ask for it within the step. Without
             it the gradients of all members add up, and the caller's own optimizer step follows.
+        course: what stays the same over the steps of the run; made anew if None.
     """
 
     def __init__(
@@ -71,61 +41,138 @@ class TrainingStep:
         step: int = 0,
         seed: int = 0,
         update: Callable[[], None] | None = None,
+        course: Course | None = None,
     ) -> None:
         self.family, self.loss, self.step = family, loss, step
+        self.course = course or Course(family, loss, step + 1, seed)
+        self.steps, self.memory = self.course.steps, self.course.memory
         self._update = update
         self.space: Space = family.space
         self.rng = random.Random(f"{seed}:{step}")  # a string seed is hashed the same in every process
+        self.rate = 1.0
         self.losses: dict[Config, float] = {}
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise WrongShapeError(
-                f"a batch is a pair (inputs, targets); got {type(batch).__name__}"
-                + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-            )
-        self.inputs, self.targets = batch
+        self.learnt: list[Config] = []
+        self.watched: list[Config] = []
+        self.parts = [checked_batch(batch)]
+        self._taught: Seen | None = None
+        self._recalled: dict[str, Seen] = {}
 
     def learn(
-        self, config: Config, teacher: Any = None, share: float = 1.0, temperature: float = 1.0, weight: float = 1.0
-    ) -> Any:
-        """Run a member forward and backward; returns its detached outputs.
+        self,
+        config: Config,
+        teacher: Any = None,
+        share: float = 1.0,
+        temperature: float = 1.0,
+        weight: float = 1.0,
+        regularise: bool = True,
+    ) -> Seen:
+        """Run a member forward and backward; returns what it gave, detached.
 
         Args:
             config: the member.
-            teacher: detached outputs that it shall imitate.
+            teacher: what it shall imitate: what this or :meth:`see`, :meth:`taught` or :meth:`recall` returned, or
+                plain outputs.
             share: how much of the loss is distillation from ``teacher``, from 0 to 1; the rest is the task's loss.
             temperature: softens both sides of the distillation.
             weight: multiplies the loss.
+            regularise: false turns dropout off for this member.
 
         Raises:
             WrongShapeError: the loss is not one number, or the teacher's outputs do not match.
             TrainingDivergedError: its loss is NaN or infinite; the message names the member.
         """
-        outputs = call(self.family.member(config), self.inputs)
-        if teacher is None or share == 0.0:
-            loss = self.loss(outputs, self.targets)
+        goal = as_seen(teacher, len(self.parts)) if teacher is not None and share != 0.0 else None
+        net = self.family.member(config)
+        views, total = [], 0.0
+        with nullcontext() if regularise else unregularised(net):
+            for at, (inputs, targets) in enumerate(self.parts):
+                view = self.course.view(net, inputs)
+                loss = self._loss(
+                    view, targets, (goal.views[at], goal.by_teacher) if goal else None, share, temperature
+                )
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise TrainingDivergedError(
+                        f"the loss of member {config.to_json()} is {value} at step {self.step}; try a lower learning "
+                        "rate, gradient clipping, or a look at this batch's inputs"
+                    )
+                factor = weight / len(self.parts)
+                (loss * factor if factor != 1.0 else loss).backward()
+                total += value / len(self.parts)
+                views.append(view.detached())
+        self.losses[config] = total
+        self.learnt.append(config)
+        return Seen(tuple(views))
+
+    def _loss(
+        self, view: View, targets: Any, goal: tuple[View, bool] | None, share: float, temperature: float
+    ) -> Tensor:
+        if goal is None:
+            loss = self.loss(view.outputs, targets)
         else:
-            loss = share * distillation_loss(outputs, teacher, temperature)
+            loss = share * self.course.imitate(view, goal[0], targets, temperature, goal[1])
             if share < 1.0:
-                loss = loss + (1.0 - share) * self.loss(outputs, self.targets)
+                loss = loss + (1.0 - share) * self.loss(view.outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise WrongShapeError(
                 "a loss is one number as a tensor, such as a mean over the batch; loss(outputs, targets) gave "
                 + (f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60])
             )
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingDivergedError(
-                f"the loss of member {config.to_json()} is {value} at step {self.step}; try a lower learning rate, "
-                "gradient clipping, or a look at this batch's inputs"
-            )
-        (loss * weight if weight != 1.0 else loss).backward()
-        self.losses[config] = value
-        return pytree.tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, outputs)
+        return loss
+
+    def see(self, config: Config) -> Seen:
+        """Return what a member gives on the batch in training mode, without learning."""
+        self.watched.append(config)
+        return self.course.watch(self.family.member(config), self.parts)
+
+    def taught(self) -> Seen | None:
+        """Return what the run's teacher gives on the batch, computed once; ``None`` where there is none."""
+        if self._taught is None and self.course.teacher is not None:
+            self._taught = self.course.watch(self.course.teacher, self.parts, by_teacher=True)
+        return self._taught
+
+    def keep(self, name: str, config: Config) -> None:
+        """Keep a frozen copy of a member as it is now, for this step and later ones."""
+        self.course.keep(name, config)
+        self._recalled.pop(name, None)
+
+    def kept(self, name: str) -> bool:
+        """Return whether something is kept under ``name``."""
+        return self.course.kept(name)
+
+    def recall(self, name: str) -> Seen:
+        """Return what the network kept under ``name`` gives on the batch in evaluation mode, computed once.
+
+        Raises:
+            UnknownNameError: nothing is kept under that name.
+        """
+        if name not in self._recalled:
+            net = self.course.network(name)
+            self._recalled[name] = self.course.watch(net.eval(), self.parts)
+        return self._recalled[name]
+
+    def macs(self, config: Config) -> float:
+        """Return a member's multiply-accumulates as a share of the largest member's."""
+        return self.course.macs(config)
 
     def update(self) -> None:
         """Let the optimizer use what has been learnt so far, where the loop allows that; else gradients add up."""
         if self._update is not None:
             self._update()
+
+
+def checked_batch(batch: Any) -> tuple[Any, Any]:
+    """Return the inputs and targets of a batch.
+
+    Raises:
+        WrongShapeError: it is not a pair.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise WrongShapeError(
+            f"a batch is a pair (inputs, targets); got {type(batch).__name__}"
+            + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+        )
+    return batch[0], batch[1]
 
 
 def gradient_norm(parameters: Iterable[torch.nn.Parameter], clip: float | None) -> float:

@@ -1,0 +1,195 @@
+"""What stays the same over the steps of one training run: the loss, the teachers, and what the recipe remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..checks import PliantError, WrongShapeError, unknown
+from ..family.counts import macs_shares
+from ..family.family import Family
+from ..family.imitation import Imitation, View, features
+from ..family.statistics import call, keeping_modes
+from ..space.config import Config
+from ..technique import Distiller
+
+Loss = Callable[[Any, Any], Tensor]
+_KEPT = "kept networks"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one network gave on a step's batch, one view per part of it; without a history of gradients."""
+
+    views: tuple[View, ...]
+    by_teacher: bool = False
+
+    @property
+    def outputs(self) -> Any:
+        """The outputs on the whole batch."""
+        if len(self.views) == 1:
+            return self.views[0].outputs
+        parts = [pytree.tree_flatten(view.outputs) for view in self.views]
+        rows = zip(*(leaves for leaves, _ in parts), strict=True)
+        whole = [torch.cat(row) if isinstance(row[0], Tensor) else row[0] for row in rows]
+        return pytree.tree_unflatten(whole, parts[0][1])
+
+
+@dataclass
+class Course:
+    """One training run of a family.
+
+    Args:
+        family: the family.
+        loss: ``loss(outputs, targets)``, a scalar.
+        steps: how many steps the run has.
+        seed: the run's seed.
+        teacher: a network that largest members may learn from: called with a batch's inputs, without gradients.
+        imitation: how students are compared with teachers; their outputs alone if None.
+    """
+
+    family: Family
+    loss: Loss
+    steps: int = 1
+    seed: int = 0
+    teacher: nn.Module | None = None
+    imitation: Imitation | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the recipe remembers; see :class:`pliant.technique.Turn`."""
+
+    def __post_init__(self) -> None:
+        """Prepare what is made at first use."""
+        self._networks: dict[str, nn.Module] = {}
+        self._shares: Callable[[Config], float] | None = None
+
+    # ---- kept networks -----------------------------------------------------------------------------------------------
+    def keep(self, name: str, config: Config) -> None:
+        """Keep a frozen copy of a member as it is now."""
+        net = self.family.extract(config).requires_grad_(False)
+        self._networks[name] = net
+        weights = {n: v for n, v in net.state_dict().items() if isinstance(v, Tensor)}
+        self.memory.setdefault(_KEPT, {})[name] = {"config": config.to_json(), "weights": weights}
+
+    def kept(self, name: str) -> bool:
+        """Return whether something is kept under ``name``."""
+        return name in self.memory.get(_KEPT, {})
+
+    def network(self, name: str) -> nn.Module:
+        """Return what is kept under ``name``; in a run that goes on, built from what the checkpoint holds.
+
+        Raises:
+            UnknownNameError: nothing is.
+        """
+        rows = self.memory.get(_KEPT, {})
+        if name not in rows:
+            raise unknown("kept network", name, rows)
+        if name not in self._networks:
+            net = self.family.extract(Config.from_json(rows[name]["config"]))
+            net.load_state_dict(rows[name]["weights"])
+            self._networks[name] = net.requires_grad_(False)
+        return self._networks[name]
+
+    def held(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold of the run, beside the weights and the optimizer."""
+        imitation = {} if self.imitation is None else dict(self.imitation.state_dict())
+        return {"memory": self.memory, "imitation": imitation}
+
+    def take(self, held: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`held` gave."""
+        self.memory.clear()
+        self.memory.update(held.get("memory", {}))
+        self._networks.clear()
+        if self.imitation is not None:
+            self.imitation.load_state_dict(held.get("imitation", {}))
+
+    # ---- forward passes --------------------------------------------------------------------------------------------
+    def view(self, net: nn.Module, inputs: Any, by_teacher: bool = False) -> View:
+        """Run ``net`` on inputs and return what the imitation wants to look at."""
+        imitation = self.imitation
+        sites = () if imitation is None else (imitation.teacher_sites if by_teacher else imitation.sites)
+        with features(net, sites, optional=not by_teacher) as found:
+            outputs = call(net, inputs)
+        return View(outputs, found)
+
+    def watch(self, net: nn.Module, parts: list[Any], by_teacher: bool = False) -> Seen:
+        """Return what ``net`` gives on the parts of a batch, without learning from it."""
+        with torch.no_grad(), keeping_modes(net):
+            if by_teacher:
+                net.eval()
+            return Seen(tuple(self.view(net, part[0], by_teacher).detached() for part in parts), by_teacher)
+
+    def imitate(self, student: View, teacher: View, targets: Any, temperature: float, by_teacher: bool) -> Tensor:
+        """Return the distillation loss of a student on one part of a batch."""
+        if self.imitation is None or by_teacher != (self.teacher is not None):
+            # Made for the run's teacher, an imitation says nothing of members among themselves.
+            return Imitation.forward(_PLAIN, student, teacher, targets, temperature)
+        loss: Tensor = self.imitation(student, teacher, targets, temperature)
+        return loss
+
+    def macs(self, config: Config) -> float:
+        """Return a member's multiply-accumulates as a share of the largest member's."""
+        if self._shares is None:
+            self._shares = macs_shares(self.family)
+        return self._shares(config)
+
+
+_PLAIN = Imitation()
+
+
+def as_seen(teacher: Any, parts: int) -> Seen:
+    """Return ``teacher``, plain outputs or what a network gave, as the latter.
+
+    Raises:
+        WrongShapeError: it is of another number of parts than the batch.
+    """
+    seen = teacher if isinstance(teacher, Seen) else Seen((View(teacher),))
+    if len(seen.views) != parts:
+        raise WrongShapeError(f"the teacher's outputs are of {len(seen.views)} parts of a batch, this one has {parts}")
+    return seen
+
+
+@contextmanager
+def unregularised(net: nn.Module) -> Iterator[None]:
+    """Turn off whatever depends on the training mode, dropout above all, but for normalisation layers.
+
+    A graph-form network has one mode for all its operations, and is left in it.
+    """
+    if isinstance(net, torch.fx.GraphModule):
+        yield
+        return
+    with keeping_modes(net):
+        for module in net.modules():
+            module.training = isinstance(module, nn.modules.batchnorm._NormBase) and module.training
+        yield
+
+
+@contextmanager
+def imitating(course: Course, distiller: Distiller | None, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let members of the run imitate as ``distiller`` says; what it trains beside the family leaves with it."""
+    if distiller is None:
+        yield
+        return
+    if not isinstance(distiller, Distiller):
+        raise PliantError(f"a distiller is an instance of a technique of the kind 'distill'; got {distiller!r:.60}")
+    args, kwargs = course.family.example()
+    student = course.family.model.eval()
+    if course.teacher is not None:
+        course.teacher.eval()
+    with torch.no_grad():
+        course.imitation = distiller.start(student, course.teacher, args, kwargs)
+    learning = [p for p in course.imitation.parameters() if p.requires_grad]
+    if learning:
+        optimizer.add_param_group({"params": learning, "lr": optimizer.param_groups[0]["lr"]})
+    try:
+        yield
+    finally:
+        if learning:
+            optimizer.param_groups.pop()
+            for parameter in learning:
+                optimizer.state.pop(parameter, None)
