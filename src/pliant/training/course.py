@@ -71,7 +71,7 @@ class Course:
     # ---- kept networks -----------------------------------------------------------------------------------------------
     def keep(self, name: str, config: Config) -> None:
         """Keep a frozen copy of a member as it is now."""
-        net = self.family.extract(config).requires_grad_(False)
+        net = self._copy(config)
         self._networks[name] = net
         weights = {n: v for n, v in net.state_dict().items() if isinstance(v, Tensor)}
         self.memory.setdefault(_KEPT, {})[name] = {"config": config.to_json(), "weights": weights}
@@ -90,10 +90,19 @@ class Course:
         if name not in rows:
             raise unknown("kept network", name, rows)
         if name not in self._networks:
-            net = self.family.extract(Config.from_json(rows[name]["config"]))
+            net = self._copy(Config.from_json(rows[name]["config"]))
             net.load_state_dict(rows[name]["weights"])
-            self._networks[name] = net.requires_grad_(False)
+            self._networks[name] = net
         return self._networks[name]
+
+    def _copy(self, config: Config) -> nn.Module:
+        """Extract a member. The largest one's statistics are the model's own, which training goes on with."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.family.model.buffers()]
+        net = self.family.extract(config).requires_grad_(False)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return net
 
     def held(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the run, beside the weights and the optimizer."""
