@@ -69,6 +69,15 @@ class Elastic(Technique):
     def apply(self, draft: Draft, options: Mapping[str, Option]) -> None:
         """Edit ``draft`` so that it holds ``options`` (choice name to option), of this technique's choices only."""
 
+    def extras(self, analysis: Analysis, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the first values of parameters that the family gets beside the network's own, by name.
+
+        Args:
+            analysis: of the part of the network where the technique is placed.
+            tensors: the full network's tensors by canonical name.
+        """
+        return {}
+
     def prepare(self, family: Family) -> None:
         """Change the family once, before training; its largest member must compute the same function after it."""
         return None
@@ -169,6 +178,10 @@ class Recipe(Technique):
     @abstractmethod
     def step(self, turn: Turn) -> None:
         """Let members learn once from the batch at hand."""
+
+    def prepare(self, family: Family) -> None:
+        """Change the family once, before a new run trains it; a run that goes on from a checkpoint has it already."""
+        return None
 
     def rate(self, done: float) -> float:
         """Return the factor of the learning rate, after the warm-up, when ``done`` (0 to 1) of the steps are done."""

@@ -37,7 +37,7 @@ class Canonical:
         A technique that edits networks is not looked into: where there is one, every choice counts.
         """
         draft = self._draft(config)
-        if not draft.dropped or draft.edits:
+        if not draft.dropped or draft.changes:
             return config
         wanted, found = self._fingerprint(draft), config
         for choice in self._space.choices:
@@ -56,7 +56,7 @@ class Canonical:
             for axis, units in draft.kept.items()
             if not _all_inside(self._places[axis], gone)
         }
-        return (frozenset(draft.dropped), kept, len(draft.edits))
+        return (frozenset(draft.dropped), kept, draft.changes)
 
 
 def _all_inside(places: Sequence[str], modules: tuple[str, ...]) -> bool:

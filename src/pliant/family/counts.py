@@ -68,7 +68,7 @@ class Layout:
 
     def _of(self, family: Family, config: Any) -> tuple[np.ndarray, np.ndarray]:
         draft = family.draft(config)
-        if draft.edits:
+        if draft.changes:
             raise LookupError("a technique edits networks")
         sizes, dropped = self._full.copy(), np.zeros(len(self._blocks), dtype=bool)
         for axis, units in draft.kept.items():

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..graph.analysis import Analysis
 from ..graph.slicing import Slicing
+from .maps import WeightMap
 
 Edit = Callable[[nn.Module], None]
 
@@ -15,11 +16,18 @@ Edit = Callable[[nn.Module], None]
 class Draft:
     """Collects what the techniques of a config want, stage by stage; the family then builds the member from it.
 
-    ``analysis`` is what the technique at work may see: the part of the network where it was placed.
+    ``analysis`` is what the technique at work may see: the part of the network where it was placed. ``extra`` holds the
+    parameters that techniques have added to the family, by name. ``modules`` is false where the member will be a graph
+    of operations, whose arguments (a padding, a stride) no edit can change.
     """
 
-    def __init__(self, analysis: Analysis) -> None:
+    def __init__(
+        self, analysis: Analysis, extra: Mapping[str, nn.Parameter] | None = None, modules: bool = True
+    ) -> None:
         self.analysis = self._whole = analysis
+        self.modules = modules
+        self.extra = extra or {}
+        self.maps: dict[str, list[WeightMap]] = {}
         self._keep: dict[str, int | Sequence[int]] = {}
         self._drop: dict[str, None] = {}
         self.edits: list[Edit] = []
@@ -45,6 +53,18 @@ class Draft:
     def then(self, edit: Edit) -> None:
         """Change the built network by ``edit``, after slicing, in the order of the stages."""
         self.edits.append(edit)
+
+    def map(self, weight: str, function: WeightMap) -> None:
+        """Let the member compute ``weight`` (a canonical name) from what stays of it after slicing.
+
+        ``function`` may use the family's extra parameters (``draft.extra``): gradients reach them through it.
+        """
+        self.maps.setdefault(weight, []).append(function)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the member is more than a slice of the full network."""
+        return bool(self.edits or self.maps)
 
     def slicing(self) -> Slicing:
         """Return what stays, as decided so far."""

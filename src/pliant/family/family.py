@@ -6,7 +6,7 @@ import random
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,9 @@ from torch.utils import _pytree as pytree
 
 from ..checks import NoEffectWarning, PliantError, VerificationError, WrongShapeError
 from ..graph.analysis import Analysis, analyze
-from ..graph.configuration import settle_configuration
 from ..graph.module_form import ModuleForm
 from ..graph.prepare import unwrap
-from ..graph.realise import compare_forms, difference, example_outputs, graph_network, outputs, sliced_copy, worst
+from ..graph.realise import compare_forms, example_outputs, graph_network, sliced_copy, worst
 from ..graph.slicing import Slicing, take
 from ..graph.tensors import full_tensors
 from ..space.choice import Choice
@@ -28,6 +27,9 @@ from ..space.space import Space
 from .aliases import AliasSet, GradientStore
 from .canonical import Canonical, places
 from .draft import Draft
+from .extraction import extract
+from .extras import Extras
+from .maps import install
 from .place import Placed
 from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
 
@@ -75,8 +77,8 @@ class Family:
         self._held = _held(model)
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
-        self._statistics = frozenset(self._momenta)
-        self._places = places(self.analysis)
+        self.statistics = frozenset(self._momenta)
+        self.places = places(self.analysis)
         self._store = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
         self._warm: list[AliasSet] = []
@@ -87,6 +89,7 @@ class Family:
         self._module_form = ModuleForm(model, self.analysis)
         self._canonical_config = Canonical(self.analysis, self.space, self.draft)
         self._counts: Counts | Literal[False] | None = None
+        self.extra = Extras(self.techniques, self.analysis, self._tensors)
         self._choose_form()
 
     # ---- what it is ------------------------------------------------------------------------------------------------
@@ -111,13 +114,17 @@ class Family:
         return found
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Return the shared parameters: give these to an optimizer."""
-        return self.model.parameters()
+        """Return the shared parameters, those that techniques add included: give these to an optimizer."""
+        return chain(self.model.parameters(), self.extra.values())
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return the full network's tensors by canonical name."""
+        return self._tensors
 
     def draft(self, config: Mapping[str, Any]) -> Draft:
         """Return the draft of a member: every technique has been asked, by stage."""
         checked = self.space.check(config)
-        draft = Draft(self.analysis)
+        draft = Draft(self.analysis, self.extra, self.form == "module")
         for placed in sorted(self.techniques, key=lambda p: p.technique.stage or 0):
             mine = {name: option for name, option in checked.items() if self._owner[name] is placed}
             if mine:
@@ -159,7 +166,7 @@ class Family:
         if found is None:
             draft = self.draft(checked)
             slicing = draft.slicing()
-            if slicing.whole and not draft.edits:
+            if slicing.whole and not draft.changes:
                 if torch.is_grad_enabled():
                     for parameter in self.model.parameters():
                         if parameter.requires_grad:
@@ -179,16 +186,17 @@ class Family:
         return net
 
     def _build(self, slicing: Slicing, draft: Draft) -> tuple[nn.Module, AliasSet]:
-        aliases = AliasSet(self._tensors, slicing, self._store, self._statistics)
-        net = self._realise(slicing, aliases.supply)
-        aliases.attach(net, self._places)
+        aliases = AliasSet(self._tensors, slicing, self._store, self.statistics)
+        net = self.realise(slicing, aliases.supply)
+        aliases.attach(net, install(net, draft.maps, self.places))
         for edit in draft.edits:
             edit(net)
         net.register_forward_pre_hook(lambda module, args: self._activate(aliases, running=True))
         net.register_forward_hook(lambda module, args, outputs: aliases.before_backward(outputs))
         return net, aliases
 
-    def _realise(self, slicing: Slicing, supply: Any) -> nn.Module:
+    def realise(self, slicing: Slicing, supply: Any) -> nn.Module:
+        """Build a smaller network in the family's form, of the tensors that ``supply`` gives by canonical name."""
         if self.form == "module" or slicing.whole:  # whole, the user's own class always works
             return self._module_form.build(slicing, supply)
         return graph_network(self.model, slicing, supply, self.rescale).train(self.model.training)
@@ -206,6 +214,7 @@ class Family:
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
         self._held = _held(self.model)
+        self.extra.follow(self.model)
         self.forget()
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -229,13 +238,13 @@ class Family:
             batches: pairs ``(inputs, targets)``, as for training.
             count: how many to keep.
         """
-        self._calibration = [batch[0] for batch in islice(iter(batches), count)] if self._statistics else []
+        self._calibration = [batch[0] for batch in islice(iter(batches), count)] if self.statistics else []
         self._calibrated.clear()
 
     @property
     def uncalibrated(self) -> bool:
         """True where members have running statistics, and nothing yet to estimate them from."""
-        return bool(self._statistics) and not self._calibration
+        return bool(self.statistics) and not self._calibration
 
     def ready(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member in evaluation mode, its normalisation statistics estimated for the weights as they are."""
@@ -245,14 +254,14 @@ class Family:
             if self.form == "module" or net is self.model:
                 estimate_statistics(net, self._calibration)
             else:
-                named = {n: b for n, b in net.named_buffers() if n in self._statistics}
+                named = {n: b for n, b in net.named_buffers() if n in self.statistics}
                 estimate_in_graph(net, named, self._momenta, self._calibration)
             self._calibrated[checked] = self._version(net)
         return net.eval()
 
     def _version(self, net: nn.Module) -> int:
         """Return a number that grows with every change of the weights, or of the member's own statistics."""
-        return sum(tensor._version for tensor in (*self.model.parameters(), *net.buffers()))
+        return sum(tensor._version for tensor in (*self.parameters(), *net.buffers()))
 
     def extract(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member as an independent network in evaluation mode: what was trained is what ships.
@@ -261,40 +270,7 @@ class Family:
             VerificationError: the copy does not compute exactly what the member computes on the example.
         """
         with keeping_modes(self.model):  # the largest member is the model itself
-            return self._extract(self.space.check(config))
-
-    def _extract(self, checked: Config) -> nn.Module:
-        draft = self.draft(checked)
-        member = self.ready(checked)
-        statistics = {
-            self._canonical(n): b for n, b in member.named_buffers() if self._canonical(n) in self._statistics
-        }
-        slicing = draft.slicing()
-
-        def supply(name: str) -> Tensor:
-            source = self._tensors[name]
-            cut = statistics[name] if name in statistics else take(source.detach(), slicing.picks(name))
-            copy = cut.detach().clone(memory_format=torch.contiguous_format)
-            return nn.Parameter(copy, source.requires_grad) if isinstance(source, nn.Parameter) else copy
-
-        net = self._realise(slicing, supply).eval()
-        for edit in draft.edits:
-            edit(net)
-        if self.form == "module" and not draft.edits:
-            settle_configuration(net, self.model, slicing)
-        if any(tensor.is_meta for tensor in self._tensors.values()):
-            return net  # without weights there is nothing to compare
-        args, kwargs = self.example()
-        gap = difference(outputs(net, args, kwargs), outputs(member, args, kwargs))
-        if gap > 1e-6:
-            raise VerificationError(
-                f"the extracted network differs from the member by {gap:.1e} on the example (at most 1e-6 expected); "
-                "does its forward draw random numbers, or keep state?"
-            )
-        return net
-
-    def _canonical(self, name: str) -> str:
-        return self.analysis.capture.aliases.get(name, name)
+            return extract(self, self.space.check(config))
 
     def verify(self, config: Mapping[str, Any]) -> float:
         """Compare the module form and the graph form of a config on the example; returns the relative difference.

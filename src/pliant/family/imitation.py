@@ -40,10 +40,12 @@ class Imitation(nn.Module):
     Attributes:
         sites: paths of the student's submodules whose outputs are looked at.
         teacher_sites: those of the teacher's.
+        done: the share of the run's steps that are done, set before every step.
     """
 
     sites: Sequence[str] = ()
     teacher_sites: Sequence[str] = ()
+    done: float = 0.0
 
     def forward(self, student: View, teacher: View, targets: Any, temperature: float) -> Tensor:
         """Return the loss, one number: of the outputs alone, unless a subclass looks further."""

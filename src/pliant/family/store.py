@@ -21,6 +21,7 @@ from ..checks import CorruptFileError, WrongShapeError, first_line
 from ..files import write_json, write_tensors
 from ..graph.prepare import unwrap
 from ..space.space import Space
+from .extras import is_extra
 from .record import replay, technique_record
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 def save_family(family: Family, folder: Path, record: dict[str, Any]) -> Path:
     """Write ``family`` to ``folder``; see :meth:`Family.save`."""
-    weights = _weights(family.model)
+    weights = _weights(family.model) | family.extra.state()
     leaves, spec = pytree.tree_flatten((family.analysis.capture.args, dict(family.analysis.capture.kwargs)))
     example = {str(i): leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     plain = {str(i): leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
@@ -97,7 +98,7 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         raise CorruptFileError(f"{folder / stored['weights']} was changed after it was saved; restore it from a copy")
     model = unwrap(model)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict({name: value for name, value in weights.items() if not is_extra(name)})
     except RuntimeError as error:
         raise WrongShapeError(f"the weights in {folder} do not fit this model: {error}") from error
     family = kind(model, args, replay(rows), kwargs, [str(c) for c in space.constraints], only=only)
@@ -106,5 +107,9 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
             f"the family in {folder} had {len(space.choices)} choices, this model has {len(family.space.choices)} or "
             "other ones; give the same network, and the version of Pliant that wrote the folder"
         )
+    try:
+        family.extra.load({name: value for name, value in weights.items() if is_extra(name)})
+    except RuntimeError as error:
+        raise CorruptFileError(f"the family in {folder} does not fit this version of Pliant: {error}") from error
     family.prepared = bool(stored["prepared"])
     return family

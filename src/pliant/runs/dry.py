@@ -96,6 +96,7 @@ def _possible(constraints: Sequence[str], family: Family, seed: int) -> None:
 def _undone(family: Family) -> Iterator[None]:
     """Put weights, statistics, modes and every random state back."""
     weights = {name: tensor.clone() for name, tensor in family.model.state_dict().items()}
+    extra = {name: tensor.clone() for name, tensor in family.extra.state().items()}
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:
@@ -103,7 +104,9 @@ def _undone(family: Family) -> Iterator[None]:
             yield
     finally:
         family.model.load_state_dict(weights)
-        family.model.zero_grad(set_to_none=True)
+        family.extra.load(extra)
+        for parameter in family.parameters():
+            parameter.grad = None
         family.forget()
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002

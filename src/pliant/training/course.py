@@ -107,13 +107,14 @@ class Course:
     def held(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the run, beside the weights and the optimizer."""
         imitation = {} if self.imitation is None else dict(self.imitation.state_dict())
-        return {"memory": self.memory, "imitation": imitation}
+        return {"memory": self.memory, "imitation": imitation, "extra": self.family.extra.state()}
 
     def take(self, held: Mapping[str, Any]) -> None:
         """Go on from what :meth:`held` gave."""
         self.memory.clear()
         self.memory.update(held.get("memory", {}))
         self._networks.clear()
+        self.family.extra.load(held.get("extra", {}))
         if self.imitation is not None:
             self.imitation.load_state_dict(held.get("imitation", {}))
 

@@ -127,6 +127,8 @@ class _Plan:
         course = self.course
         start = _resume(course, self.optimizer, folder)
         course.family.prepare()
+        if start == 0:
+            self.recipe.prepare(course.family)
         state = Progress(start, course.steps)
         for step, batch in zip(
             range(start, course.steps), _from(batches, start, course.seed, course.family), strict=False
@@ -148,6 +150,7 @@ class _Plan:
             family.model.train()
         if course.imitation is not None:
             course.imitation.train()
+            course.imitation.done = step / course.steps
         self._set_rates(step)
         optimizer.zero_grad(set_to_none=True)
 
@@ -228,11 +231,13 @@ def _from(
         iterator = iter(batches(start))
     else:
         iterator = iter(batches)
+        if family.uncalibrated:
+            iterator = _collected(iterator, family)
         for _ in range(start):  # what they draw while they are skipped, they drew the first time too
             next(iterator, None)
     if start:
         set_random_states(states)
-    return _collected(iterator, family) if family.uncalibrated else iterator
+    return iterator
 
 
 def _collected(iterator: Iterator[Any], family: Family, count: int = 16) -> Iterator[Any]:

@@ -12,8 +12,9 @@ import torch
 from pliant.checks import PliantError, UnknownNameError, WrongShapeError
 from pliant.family import Family, at
 from pliant.graph.analysis import Analysis, analyze
+from pliant.techniques.elastic._roles import roles
 from pliant.techniques.elastic.depth import Depth
-from pliant.techniques.elastic.width import Width, roles
+from pliant.techniques.elastic.width import Width
 from tests.family.nets import ConvNet, Gpt, ViT, images, tokens, vectors
 from tests.graph.nets import ZOO
 
@@ -126,9 +127,13 @@ def test_equal_roles_of_unlike_sizes_are_told_apart() -> None:
         kind: str = "width"
 
     axes: Any = [Named("a.0.w", 8), Named("a.1.w", 16), Named("a.2.w", 8), Named("b.0.c.0.w", 8), Named("b.0.c.1.w", 8)]
-    assert {name: len(group) for name, group in roles(axes).items()} == {"a.*.w": 2, "a.1.w": 1, "b.0.c.*.w": 2}
+    assert {name: len(group) for name, group in roles(axes, lambda axis: axis.size).items()} == {
+        "a.*.w": 2,
+        "a.1.w": 1,
+        "b.0.c.*.w": 2,
+    }
     axes.append(Named("a.3.w", 16))
-    assert set(roles(axes)) == {"a.*.w.8", "a.*.w.16", "b.0.c.*.w"}
+    assert set(roles(axes, lambda axis: axis.size)) == {"a.*.w.8", "a.*.w.16", "b.0.c.*.w"}
 
 
 def test_one_choice_bends_all_layers_of_a_role() -> None:

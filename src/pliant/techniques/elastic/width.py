@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...checks import WrongShapeError, unknown
 from ...space.choice import Choice, Option
 from ...technique import Elastic, Paper, Stage
+from ._roles import roles
 
 if TYPE_CHECKING:
     from ...family.draft import Draft
@@ -78,7 +79,7 @@ class Width(Elastic):
     def _roles(self, analysis: Analysis) -> dict[str, list[Axis]]:
         """Map the name of each choice to the axes that it cuts."""
         axes = [axis for axis in analysis.axes if axis.kind in self.kinds]
-        return roles(axes) if self.uniform else {axis.name: [axis] for axis in axes}
+        return roles(axes, lambda axis: axis.size) if self.uniform else {axis.name: [axis] for axis in axes}
 
     def sizes(self, axis: Axis) -> tuple[int, ...]:
         """Return the sizes to choose from, ascending, the full size last."""
@@ -116,22 +117,3 @@ class Width(Elastic):
         if not self.uniform or axis.name in choices:
             return axis.name in choices
         return any(fnmatchcase(name, choice) for choice in choices for name in (axis.name, f"{axis.name}.{axis.size}"))
-
-
-def roles(axes: Sequence[Axis]) -> dict[str, list[Axis]]:
-    """Group axes whose names differ in numbers only and whose sizes are equal; the numbers that differ become ``*``.
-
-    Where two groups would have one name, the size is added to it: ``layers.*.mlp.width.64``.
-    """
-    groups: dict[tuple[Any, ...], list[Axis]] = {}
-    for axis in axes:
-        form = tuple("*" if part.isdigit() else part for part in axis.name.split("."))
-        groups.setdefault((form, axis.kind, axis.size), []).append(axis)
-    names = []
-    for group in groups.values():
-        columns = zip(*(axis.name.split(".") for axis in group), strict=True)
-        names.append(".".join(column[0] if len(set(column)) == 1 else "*" for column in columns))
-    found: dict[str, list[Axis]] = {}
-    for name, group in zip(names, groups.values(), strict=True):
-        found[name if names.count(name) == 1 else f"{name}.{group[0].size}"] = group
-    return found
