@@ -110,8 +110,10 @@ _ENCODERS: list[Row] = [
     ("convbert", "ConvBertForSequenceClassification", "ConvBertConfig", {**_TEXT, "embedding_size": 16}, _masked),
     ("fnet", "FNetForSequenceClassification", "FNetConfig", {**_TEXT, "use_tpu_fourier_optimizations": False},
      _text),
+    # Its default kernel, 65 long, is wider than this input: oneDNN's backward of one such channel writes out of bounds.
     ("nystromformer", "NystromformerForSequenceClassification", "NystromformerConfig",
-     {**_TEXT, "num_landmarks": 16, "segment_means_seq_len": 16}, lambda: {"input_ids": _tokens(16)}),
+     {**_TEXT, "num_landmarks": 16, "segment_means_seq_len": 16, "conv_kernel_size": 9},
+     lambda: {"input_ids": _tokens(16)}),
     ("roformer", "RoFormerForSequenceClassification", "RoFormerConfig", {**_TEXT, "embedding_size": 16}, _masked),
     ("modernbert", "ModernBertForSequenceClassification", "ModernBertConfig",
      {**_TEXT, "cls_token_id": 1, "sep_token_id": 2, "global_attn_every_n_layers": 2, "local_attention": 8},
