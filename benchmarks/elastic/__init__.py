@@ -24,7 +24,7 @@ from .._figures import Figure
 from .alone import alone
 from .members import compared
 from .report import figures, table
-from .runs import chosen, grid, trained
+from .runs import trained, tuned
 
 BY_DEFAULT = False
 RATES = (0.5, 1.0, 2.0)
@@ -60,8 +60,7 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     members = compared(task, asked.members)
     found = {}
     for name in names:
-        trials = {trial: trained(task, trial, members, steps, 0, read_only=asked.report) for trial in grid(name, RATES)}
-        best = chosen(trials)
+        best = tuned(task, name, members, steps, RATES, read_only=asked.report)
         if best is None:
             continue
         rows = [trained(task, best, members, steps, seed, read_only=asked.report) for seed in range(asked.seeds)]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,20 +51,24 @@ class Trial:
         return f"{self.name}({', '.join(changed)}) at {self.rate:g} times the rate"
 
 
-def grid(name: str, rates: Sequence[float]) -> list[Trial]:
-    """Return the settings to try: the published share of distillation and a half, where there is one, at each rate."""
+def tuned(task: Task, name: str, members: Members, steps: int, rates: Sequence[float], read_only: bool) -> Trial | None:
+    """Return a recipe's best setting by the validation errors of seed 0; None where nothing was trained.
+
+    Tried are its published fields at each rate, then at the best rate the other share of distillation: all of the loss,
+    or half of it.
+    """
     made: Any = catalog.load(name)()
     assert isinstance(made, Recipe)
-    variants: list[Any] = [made]
-    if hasattr(made, "share"):
-        other = 0.5 if made.share != 0.5 else 1.0
-        variants.append(dataclasses.replace(made, share=other))  # type: ignore[type-var]
-    return [Trial(name, recipe, rate) for recipe in variants for rate in rates]
+    trials = [Trial(name, made, rate) for rate in rates]
+    best = _best(task, trials, members, steps, read_only)
+    if best is not None and hasattr(made, "share"):
+        other: Any = dataclasses.replace(made, share=0.5 if made.share != 0.5 else 1.0)  # type: ignore[type-var]
+        best = _best(task, [best, Trial(name, other, best.rate)], members, steps, read_only)
+    return best
 
 
-def chosen(trials: Mapping[Trial, Row | None]) -> Trial | None:
-    """Return the setting with the lowest mean validation error over members; None where nothing was trained."""
-    done = {trial: row for trial, row in trials.items() if row}
+def _best(task: Task, trials: Sequence[Trial], members: Members, steps: int, read_only: bool) -> Trial | None:
+    done = {trial: row for trial in trials if (row := trained(task, trial, members, steps, 0, read_only))}
     if not done:
         return None
     return min(done, key=lambda trial: float(np.mean([pair[1] for pair in done[trial]["errors"].values()])))

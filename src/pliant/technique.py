@@ -69,6 +69,13 @@ class Elastic(Technique):
     def apply(self, draft: Draft, options: Mapping[str, Option]) -> None:
         """Edit ``draft`` so that it holds ``options`` (choice name to option), of this technique's choices only."""
 
+    offers: ClassVar[bool] = True
+    """Whether it is expected to offer choices; false for a technique that changes all members alike."""
+
+    def weigh(self, draft: Draft, config: Config) -> None:
+        """Change the weights of a member by its whole config, once every technique has applied its choices."""
+        return None
+
     def extras(self, analysis: Analysis, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the first values of parameters that the family gets beside the network's own, by name.
 
@@ -125,6 +132,8 @@ class Turn(Protocol):
     """What the recipe remembers between steps: JSON values, tensors, and dicts of these; kept in checkpoints."""
     rate: float
     """Multiplies the learning rate of the optimizer steps that follow in this training step."""
+    losses: dict[Config, float]
+    """The losses of the members that learnt in this step; the same in every process once :meth:`update` was called."""
 
     def learn(
         self,
@@ -145,6 +154,14 @@ class Turn(Protocol):
 
     def see(self, config: Config) -> Any:
         """Return what the member gives on the batch, without learning."""
+        ...
+
+    def blend(self, probabilities: Mapping[str, Any], learn: bool = True) -> dict[str, Any]:
+        """Run all members at once, each weighted by its probability; needs one forward and one copy of the weights.
+
+        ``probabilities`` holds a tensor for each choice, as long as it has options. Returns the gradient of the task's
+        loss for each of them; where ``learn``, that for the weights is added to the family's.
+        """
         ...
 
     def taught(self) -> Any:

@@ -54,12 +54,14 @@ class Draft:
         """Change the built network by ``edit``, after slicing, in the order of the stages."""
         self.edits.append(edit)
 
-    def map(self, weight: str, function: WeightMap) -> None:
+    def map(self, weight: str, function: WeightMap, first: bool = False) -> None:
         """Let the member compute ``weight`` (a canonical name) from what stays of it after slicing.
 
-        ``function`` may use the family's extra parameters (``draft.extra``): gradients reach them through it.
+        ``function`` may use the family's extra parameters (``draft.extra``): gradients reach them through it. It comes
+        after those that were given before, or ``first``.
         """
-        self.maps.setdefault(weight, []).append(function)
+        rows = self.maps.setdefault(weight, [])
+        rows.insert(0 if first else len(rows), function)
 
     @property
     def changes(self) -> bool:

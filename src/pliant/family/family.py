@@ -97,7 +97,7 @@ class Family:
         found: list[Choice] = []
         for placed in self.techniques:
             offered = placed.choices(self.analysis)
-            if not offered:
+            if not offered and placed.technique.offers:
                 warnings.warn(
                     f"{placed} found nothing to bend in this network; `pliant.analyze` lists what is fixed and why",
                     NoEffectWarning,
@@ -130,6 +130,9 @@ class Family:
             if mine:
                 draft.analysis = placed.part(self.analysis)
                 placed.technique.apply(draft, mine)
+        for placed in self.techniques:
+            draft.analysis = placed.part(self.analysis)
+            placed.technique.weigh(draft, checked)
         return draft
 
     def canonical(self, config: Mapping[str, Any]) -> Config:

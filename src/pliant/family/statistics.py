@@ -7,7 +7,7 @@ Universally Slimmable Networks, arXiv 1903.05134).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ def _outside(model: nn.Module, only: str, aliases: Mapping[str, str]) -> dict[st
     return found
 
 
-def call(net: nn.Module, inputs: Any) -> Any:
+def call(net: Callable[..., Any], inputs: Any) -> Any:
     """Run ``net`` on a batch's inputs: a tensor, a tuple of arguments or a dict of keyword arguments."""
     if isinstance(inputs, Mapping):
         return net(**inputs)

@@ -19,23 +19,10 @@ from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.width import Width
 from pliant.techniques.train.sandwich import Sandwich
 from pliant.training import TrainingStep, distillation_loss, train
+from pliant.training.course import Course
 from tests.family.nets import ViT, vectors
-
-
-class Notes:
-    """Stands in for a training step: writes down who is asked to learn."""
-
-    def __init__(self, space: Space, seed: int = 0) -> None:
-        self.step, self.space, self.rng = 0, space, random.Random(seed)
-        self.calls: list[tuple[Config, dict[str, Any]]] = []
-
-    def learn(self, config: Config, **how: Any) -> str:
-        self.calls.append((config, how))
-        return f"outputs {len(self.calls)}"
-
-    def update(self) -> None:
-        self.calls.append((self.space.largest(), {"update": True}))
-
+from tests.techniques.train.turns import Notes
+from tests.training.toy import batches, loss, mlp, same, state
 
 SPACE = Space([Choice("a", (1, 2, 3)), Choice("b", (1, 2, 3, 4))])
 
@@ -48,7 +35,7 @@ def test_the_largest_the_smallest_and_some_between_learn(between: int) -> None:
     assert len(configs) == between + 2
     assert configs[0] == SPACE.largest()
     assert configs[-1] == SPACE.smallest()
-    twin = random.Random(0)
+    twin = random.Random("0:0")
     assert configs[1:-1] == [SPACE.sample(twin) for _ in range(between)]
     assert turn.calls[0][1] == {}  # the largest learns from the labels alone
     wanted = {"teacher": "outputs 1", "share": 0.3, "temperature": 2.0, "weight": 1 / (between + 1)}
@@ -158,6 +145,34 @@ def _digits() -> dict[str, tuple[Tensor, Tensor]]:
 def _error(net: nn.Module, split: tuple[Tensor, Tensor]) -> float:
     with torch.no_grad():
         return float((net(split[0]).argmax(1) != split[1]).float().mean())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_where_the_run_has_a_teacher_the_largest_learns_from_it_too(together: bool) -> None:
+    turn: Any = Notes(SPACE, taught="the teacher's")
+    Sandwich(between=1, share=0.3, temperature=2.0, lead=0.7, together=together).step(turn)
+    learnt = [how for _, how in turn.calls if "update" not in how]
+    assert learnt[0] == {"teacher": "the teacher's", "share": 0.7, "temperature": 2.0}
+    assert all(how["teacher"] == "outputs 1" and how["share"] == 0.3 for how in learnt[1:])
+
+
+def test_the_largest_learns_its_share_from_the_runs_teacher() -> None:
+    x, y = vectors(3, 4, 6), torch.tensor([0, 4, 2])
+    teacher = ViT(dim=8).eval()
+    family = Family(ViT(), (x,), [Width(multiple=4)])
+    turn = TrainingStep(family, (x, y), F.cross_entropy, course=Course(family, F.cross_entropy, teacher=teacher))
+    Sandwich(between=0, lead=0.25, temperature=2.0).step(turn)
+    fresh = copy.deepcopy(family.model).train()
+    outputs = fresh(x)
+    wanted = 0.25 * distillation_loss(outputs, teacher(x), 2.0) + 0.75 * F.cross_entropy(outputs, y)
+    assert turn.losses[family.space.largest()] == pytest.approx(float(wanted.detach()), rel=1e-6)
+
+
+def test_a_teacher_of_no_say_changes_nothing() -> None:
+    runs = [mlp(), mlp()]
+    train(runs[0], batches, loss, steps=4, recipe=Sandwich())
+    train(runs[1], batches, loss, steps=4, recipe=Sandwich(lead=0.0), teacher=nn.Linear(8, 3))
+    assert same(state(runs[0]), state(runs[1]))
 
 
 @pytest.mark.slow

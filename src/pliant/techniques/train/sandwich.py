@@ -21,6 +21,8 @@ from typing import ClassVar
 
 from ...checks import WrongShapeError
 from ...technique import Paper, Recipe, Turn
+from ._fields import check_shares
+from ._learning import learn_led
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class Sandwich(Recipe):
             1 is the papers' recipe, 0 is no distillation.
         balance: where they learn ``together``, what the others' losses weigh together, the largest member's weighing
             1; shared evenly among them.
-        temperature: softens the teacher's outputs.
+        temperature: softens the teachers' outputs.
         together: one optimizer step for all members of a batch, on the weighted sum of their gradients; else one after
             each member. In a loop of your own, without the optimizer given to :class:`TrainingStep`, gradients add up.
+        lead: how much of the largest member's loss is distillation from the run's own teacher, where it has one.
     """
 
     between: int = 2
@@ -43,6 +46,7 @@ class Sandwich(Recipe):
     balance: float = 1.0
     temperature: float = 1.0
     together: bool = False
+    lead: float = 0.5
 
     paper: ClassVar[Paper | None] = Paper(
         "Yu, Huang", 2019, "Universally Slimmable Networks and Improved Training Techniques", "1903.05134"
@@ -56,11 +60,12 @@ class Sandwich(Recipe):
                 "Sandwich needs between >= 0, share from 0 to 1, balance > 0 and temperature > 0; "
                 f"got {self.between}, {self.share}, {self.balance} and {self.temperature}"
             )
+        check_shares(self, "lead")
 
     def step(self, turn: Turn) -> None:
         """Let the members of this step learn from the batch at hand."""
         largest, smallest = turn.space.largest(), turn.space.smallest()
-        teacher = turn.learn(largest)
+        teacher = learn_led(turn, largest, self.lead, self.temperature)
         if smallest == largest:
             return
         others = [turn.space.sample(turn.rng) for _ in range(self.between)]
