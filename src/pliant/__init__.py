@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from .study import search as search
     from .tasks import Task as Task
     from .tasks import load_task as load_task
+    from .training import CachedTeacher as CachedTeacher
+    from .training import Compute as Compute
     from .training import TrainingStep as TrainingStep
     from .training import distillation_loss as distillation_loss
     from .training import train as train
@@ -72,6 +74,8 @@ _HOMES = {
     "Growth": "family",
     "Switched": "family",
     "at": "family",
+    "CachedTeacher": "training",
+    "Compute": "training",
     "TrainingStep": "training",
     "distillation_loss": "training",
     "train": "training",

@@ -269,7 +269,7 @@ def test_wrong_sites_and_distillers() -> None:
     with pytest.raises(UnknownNameError, match="fc1"):
         train(family, batches, loss, steps=1, recipe=FromTeacher(), teacher=nn.Sequential(Mlp()),
               distiller=Features("fcl"))  # fmt: skip
-    with pytest.raises(PliantError, match="distiller is an instance of a technique"):
+    with pytest.raises(PliantError, match="distiller is an instance of a technique that says"):
         train(family, batches, loss, steps=1, distiller=Features)  # type: ignore[arg-type]
 
 

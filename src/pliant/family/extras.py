@@ -18,7 +18,7 @@ class Extras(dict[str, nn.Parameter]):
     """The added parameters by name.
 
     Args:
-        techniques: asked for what they add.
+        techniques: asked for what they add: tensors, which are trained, or parameters, one without gradient if frozen.
         analysis: of the full network.
         tensors: its tensors by canonical name.
 
@@ -32,7 +32,7 @@ class Extras(dict[str, nn.Parameter]):
             for name, value in placed.technique.extras(placed.part(analysis), tensors).items():
                 if name in self:
                     raise PliantError(f"two techniques add a parameter named {name!r}; place them apart with pliant.at")
-                self[name] = nn.Parameter(value)
+                self[name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
 
     def state(self) -> dict[str, Tensor]:
         """Return their values, under names that no module's state has."""

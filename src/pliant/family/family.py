@@ -287,10 +287,10 @@ class Family:
 
     # ---- preparation and storage -----------------------------------------------------------------------------------
     def prepare(self) -> None:
-        """Let every technique change the family once before training (sorting by importance); done once only."""
+        """Let every technique change the family once before training (sorting by importance), by stage; done once."""
         if self.prepared:
             return
-        for placed in self.techniques:
+        for placed in sorted(self.techniques, key=lambda p: p.technique.stage or 0):
             placed.technique.prepare(self)
         self.prepared = True
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..graph.analysis import Analysis
-from ..space.choice import Choice
+from ..space.choice import Choice, Option
 
 if TYPE_CHECKING:
     from ..technique import Elastic
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placed:
-    """A technique and the pattern of module names where it applies (``*`` everywhere)."""
+    """A technique and the pattern of module names where it applies (``*`` everywhere).
+
+    ``few`` holds the options that are left of choices by name; of a choice that is not there, all.
+    """
 
     technique: Elastic
     where: str = "*"
+    few: tuple[tuple[str, tuple[Option, ...]], ...] = ()
 
     def part(self, analysis: Analysis) -> Analysis:
         """Return the part of the network that the pattern names."""
@@ -26,7 +30,9 @@ class Placed:
 
     def choices(self, analysis: Analysis) -> Sequence[Choice]:
         """Return the technique's choices on its part of the network."""
-        return self.technique.choices(self.part(analysis))
+        few = dict(self.few)
+        offered = self.technique.choices(self.part(analysis))
+        return [replace(c, options=few[c.name]) if c.name in few else c for c in offered] if few else offered
 
     def __str__(self) -> str:
         return f"{self.technique}" + (f" at {self.where!r}" if self.where != "*" else "")

@@ -13,13 +13,14 @@ from .place import Placed
 
 
 def technique_record(placed: Placed) -> dict[str, Any]:
-    """Return a technique as plain data: its name in the catalogue, its fields, and where it applies."""
+    """Return a technique as plain data: its name in the catalogue, its fields, where it applies, what is left of it."""
     technique = placed.technique
-    return {
+    record = {
         "technique": type(technique).__name__,
         "fields": dataclasses.asdict(technique) if dataclasses.is_dataclass(technique) else {},
         "where": placed.where,
     }
+    return record | {"few": dict(placed.few)} if placed.few else record
 
 
 def replay(rows: list[Mapping[str, Any]]) -> list[Placed]:
@@ -34,6 +35,7 @@ def replay(rows: list[Mapping[str, Any]]) -> list[Placed]:
         try:
             name, where = str(row["technique"]), str(row["where"])
             fields = {field: tuple(v) if isinstance(v, list) else v for field, v in row["fields"].items()}
+            few = tuple((str(choice), tuple(options)) for choice, options in row.get("few", {}).items())
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptFileError(f"{row!r} is no record of a technique; restore the file from a copy") from error
         kind = catalog.load(name)
@@ -46,5 +48,5 @@ def replay(rows: list[Mapping[str, Any]]) -> list[Placed]:
             ) from error
         if not isinstance(technique, Elastic):
             raise CorruptFileError(f"the record names {name!r}, which adds no choices to a family")
-        found.append(Placed(technique, where))
+        found.append(Placed(technique, where, few))
     return found

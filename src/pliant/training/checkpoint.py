@@ -43,7 +43,6 @@ def save_checkpoint(
     Raises:
         PliantError: ``held`` has something else in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {f"model/{name}": t for name, t in model.state_dict().items() if isinstance(t, Tensor)}
     state = optimizer.state_dict()
     plain: dict[str, dict[str, Any]] = {}
@@ -120,6 +119,27 @@ def load_checkpoint(
             "one before it, or the folder to start anew"
         ) from error
     return dict(header)
+
+
+def save_held(path: Path, held: Mapping[str, Any]) -> Path:
+    """Write JSON values, tensors and dicts of these to a file of their own."""
+    tensors: dict[str, Tensor] = {}
+    shape = _split(held, "held", tensors)
+    return write_tensors(path, tensors, {"pliant": json.dumps(shape)})
+
+
+def load_held(path: Path) -> dict[str, Any]:
+    """Return what :func:`save_held` wrote.
+
+    Raises:
+        CorruptFileError: the file is not there or not whole.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            return _joined(json.loads(file.metadata()["pliant"]), tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CorruptFileError(f"{path} cannot be read ({first_line(error)}); go on from another checkpoint") from error
 
 
 def _split(values: Mapping[str, Any], path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..checks import PliantError, WrongShapeError, unknown
+from ..family.blend import Blend
 from ..family.counts import macs_shares
 from ..family.family import Family
 from ..family.imitation import Imitation, View, features
 from ..family.statistics import call, keeping_modes
 from ..space.config import Config
 from ..technique import Distiller
+from .compute import Compute
+from .processes import Processes
+from .recompute import block_paths, recomputed
 
 Loss = Callable[[Any, Any], Tensor]
 _KEPT = "kept networks"
@@ -52,6 +57,7 @@ class Course:
         seed: the run's seed.
         teacher: a network that largest members may learn from: called with a batch's inputs, without gradients.
         imitation: how students are compared with teachers; their outputs alone if None.
+        compute: number formats, batches per step, memory for time.
     """
 
     family: Family
@@ -60,20 +66,46 @@ class Course:
     seed: int = 0
     teacher: nn.Module | None = None
     imitation: Imitation | None = None
-    memory: dict[str, Any] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
+    memory: dict[str, Any] = field(default_factory=dict, init=False)
     """What the recipe remembers; see :class:`pliant.technique.Turn`."""
 
     def __post_init__(self) -> None:
         """Prepare what is made at first use."""
         self._networks: dict[str, nn.Module] = {}
         self._shares: Callable[[Config], float] | None = None
+        self.processes = Processes()
+        self._blocks = block_paths(self.family) if self.compute.checkpointing else ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the family's weights are."""
+        return next((p.device for p in self.family.parameters()), torch.device("cpu"))
+
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales losses where gradients are computed in float16."""
+        return self.compute.scaler(self.device)
+
+    @cached_property
+    def blend(self) -> Blend:
+        """All members at once."""
+        return Blend(self.family)
+
+    def joined(self) -> Course:
+        """Return this run as one that trains together with the other processes, where there are some."""
+        if self.compute.processes:
+            self.processes = Processes.here(self.device)
+        return self
 
     # ---- kept networks -----------------------------------------------------------------------------------------------
     def keep(self, name: str, config: Config) -> None:
         """Keep a frozen copy of a member as it is now."""
         net = self._copy(config)
-        self._networks[name] = net
         weights = {n: v for n, v in net.state_dict().items() if isinstance(v, Tensor)}
+        if self.family.statistics:  # each process has estimated them from its own batches
+            self.processes.share(weights.values())
+        self._networks[name] = net
         self.memory.setdefault(_KEPT, {})[name] = {"config": config.to_json(), "weights": weights}
 
     def kept(self, name: str) -> bool:
@@ -107,7 +139,8 @@ class Course:
     def held(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the run, beside the weights and the optimizer."""
         imitation = {} if self.imitation is None else dict(self.imitation.state_dict())
-        return {"memory": self.memory, "imitation": imitation, "extra": self.family.extra.state()}
+        held = {"memory": self.memory, "imitation": imitation, "extra": self.family.extra.state()}
+        return held if self.scaler is None else held | {"scaler": self.scaler.state_dict()}
 
     def take(self, held: Mapping[str, Any]) -> None:
         """Go on from what :meth:`held` gave."""
@@ -117,15 +150,40 @@ class Course:
         self.family.extra.load(held.get("extra", {}))
         if self.imitation is not None:
             self.imitation.load_state_dict(held.get("imitation", {}))
+        if self.scaler is not None and held.get("scaler"):
+            self.scaler.load_state_dict(held["scaler"])
+
+    def state(self) -> list[Tensor]:
+        """Return every tensor that training changes or starts from: weights, buffers, what is trained beside them."""
+        beside = () if self.imitation is None else self.imitation.state_dict().values()
+        weights = (*self.family.model.state_dict().values(), *self.family.extra.values(), *beside)
+        return [tensor for tensor in weights if isinstance(tensor, Tensor)]
 
     # ---- forward passes --------------------------------------------------------------------------------------------
     def view(self, net: nn.Module, inputs: Any, by_teacher: bool = False) -> View:
         """Run ``net`` on inputs and return what the imitation wants to look at."""
         imitation = self.imitation
         sites = () if imitation is None else (imitation.teacher_sites if by_teacher else imitation.sites)
-        with features(net, sites, optional=not by_teacher) as found:
+        again = recomputed(net, self._blocks) if self._blocks and torch.is_grad_enabled() else nullcontext()
+        with self.autocast(), again, features(net, sites, optional=not by_teacher) as found:
             outputs = call(net, inputs)
-        return View(outputs, found)
+        if self.compute.precision == "float32":
+            return View(outputs, found)
+        return View(_widened(outputs), {name: _widened(value) for name, value in found.items()})
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes and losses run."""
+        return nullcontext() if self.compute.precision == "float32" else self.compute.autocast(self.device)
+
+    def together(self, step: int, config: Config, loss: float) -> float:
+        """Return the average of a member's loss over all processes, which must have learnt the same member."""
+        if self.processes.count == 1:
+            return loss
+        return self.processes.meet(f"step {step} with member {config.to_json()}", loss)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, scaled where they are computed in float16."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def watch(self, net: nn.Module, parts: list[Any], by_teacher: bool = False) -> Seen:
         """Return what ``net`` gives on the parts of a batch, without learning from it."""
@@ -150,6 +208,12 @@ class Course:
 
 
 _PLAIN = Imitation()
+
+
+def _widened(values: Any) -> Any:
+    """Return the values with tensors of short formats in float32, as losses want them."""
+    short = (torch.bfloat16, torch.float16)
+    return pytree.tree_map(lambda v: v.float() if isinstance(v, Tensor) and v.dtype in short else v, values)
 
 
 def as_seen(teacher: Any, parts: int) -> Seen:
@@ -186,7 +250,9 @@ def imitating(course: Course, distiller: Distiller | None, optimizer: torch.opti
         yield
         return
     if not isinstance(distiller, Distiller):
-        raise PliantError(f"a distiller is an instance of a technique of the kind 'distill'; got {distiller!r:.60}")
+        raise PliantError(
+            f"a distiller is an instance of a technique that says how students imitate (a Distiller); got {distiller!r:.60}"
+        )
     args, kwargs = course.family.example()
     student = course.family.model.eval()
     if course.teacher is not None:

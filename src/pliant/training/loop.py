@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from .. import catalog
-from ..checks import PliantError, TrainingDivergedError, WrongShapeError
+from ..checks import PliantError, WrongShapeError
 from ..family.family import Family
 from ..family.statistics import keeping_modes
-from ..space.config import Config
 from ..technique import Distiller, Recipe
-from .checkpoint import latest_checkpoint, load_checkpoint, random_states, save_checkpoint, set_random_states
+from .batches import Batches, batches_from
+from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from .compute import Compute, grouped
 from .course import Course, Loss, imitating
-from .step import TrainingStep, gradient_norm
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training run stands: after ``step`` of ``steps``, with the losses of this step's members."""
-
-    step: int
-    steps: int
-    losses: dict[Config, float] = field(default_factory=dict)
-    gradient_norm: float = 0.0
-    lr: float = 0.0
-    learnt: tuple[Config, ...] = ()
-    """The members that ran forward and backward in this step, in order."""
-    watched: tuple[Config, ...] = ()
-    """The members that ran forward alone."""
-
-    @property
-    def loss(self) -> float:
-        """The loss of the step's first member (the largest, in most recipes)."""
-        return next(iter(self.losses.values()), math.nan)
+from .noise import Noise
+from .stepping import Progress, Stepping
 
 
 def train(
     family: Family,
-    batches: Iterable[Any] | Callable[[int], Iterator[Any]],
+    batches: Batches,
     loss: Loss,
     *,
     steps: int,
@@ -60,14 +38,15 @@ def train(
     folder: str | Path | None = None,
     save_every: int = 200,
     seed: int = 0,
+    compute: Compute | None = None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Train one set of weights that serves all members of a family.
 
     Args:
         family: the family; its model is trained in place. Units are sorted by importance first (once).
-        batches: pairs ``(inputs, targets)``, or a function of the first step's number that gives them (for a cheap
-            resume); the inputs are a tensor, a tuple of arguments or a dict of keyword arguments.
+        batches: pairs ``(inputs, targets)``, or a function that gives them from the n-th on (for a cheap resume; n is
+            a step's number unless a step takes several); inputs are a tensor, a tuple or a dict of arguments.
         loss: ``loss(outputs, targets)`` gives a scalar.
         steps: how many optimizer steps in all.
         recipe: which members learn at each step; the catalogue's default if None.
@@ -83,6 +62,7 @@ def train(
         folder: where checkpoints are kept; a run that finds some there goes on from the last.
         save_every: steps between checkpoints.
         seed: determines which members are drawn.
+        compute: number formats, batches per step, memory for time, many processes.
         on_step: called after every step.
 
     Returns:
@@ -92,163 +72,111 @@ def train(
         TrainingDivergedError: a loss or gradient became NaN or infinite; the last checkpoint is kept.
         WrongShapeError: a batch is not a pair, or there are fewer batches than steps.
         CorruptFileError: the newest checkpoint cannot be read.
+        PliantError: another process of the run stopped, or trains something else.
     """
+    recipe = _checked(steps, recipe)
+    optimizer = optimizer or torch.optim.AdamW(family.parameters(), lr=1e-3, weight_decay=0.05)
+    course = Course(family, loss, steps, seed, teacher, compute=compute or Compute()).joined()
+    stepping = Stepping(course, recipe, optimizer, clip, warmup, schedule or recipe.rate)
+    run = _Run(stepping, Path(folder) if folder else None, save_every, on_step)
+    with course.processes.together(), keeping_modes(family.model), imitating(course, distiller, optimizer):
+        return run.go(batches)
+
+
+def _checked(steps: int, recipe: Recipe | None) -> Recipe:
     if steps < 0:
         raise WrongShapeError(f"steps is 0 or more; got {steps}")
-    recipe = recipe or catalog.default("train")  # type: ignore[assignment]
-    if not isinstance(recipe, Recipe):
+    found = recipe or catalog.default("train")
+    if not isinstance(found, Recipe):
         raise PliantError(f"recipe is a training technique such as pliant.catalog.default('train'); got {recipe!r}")
-    optimizer = optimizer or torch.optim.AdamW(family.parameters(), lr=1e-3, weight_decay=0.05)
-    course = Course(family, loss, steps, seed, teacher)
-    plan = _Plan(course, recipe, optimizer, clip, warmup, schedule or recipe.rate)
-    with keeping_modes(family.model), imitating(course, distiller, optimizer):
-        return plan.run(batches, Path(folder) if folder else None, save_every, on_step)
+    return found
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What one step needs to know."""
+class _Run:
+    """All steps of a run, and its checkpoints."""
 
-    course: Course
-    recipe: Recipe
-    optimizer: torch.optim.Optimizer
-    clip: float | None
-    warmup: float
-    schedule: Callable[[float], float]
+    stepping: Stepping
+    folder: Path | None
+    save_every: int
+    on_step: Callable[[Progress], None] | None
 
-    def run(
-        self,
-        batches: Iterable[Any] | Callable[[int], Iterator[Any]],
-        folder: Path | None,
-        save_every: int,
-        on_step: Callable[[Progress], None] | None,
-    ) -> Progress:
+    def go(self, batches: Batches) -> Progress:
         """Do all steps, from the last checkpoint on if there is one."""
-        course = self.course
-        start = _resume(course, self.optimizer, folder)
-        course.family.prepare()
-        if start == 0:
-            self.recipe.prepare(course.family)
-        state = Progress(start, course.steps)
-        for step, batch in zip(
-            range(start, course.steps), _from(batches, start, course.seed, course.family), strict=False
-        ):
-            state = self.step(batch, step)
-            if folder and ((step + 1) % save_every == 0 or step + 1 == course.steps):
-                header = {"seed": course.seed}
-                save_checkpoint(folder, step + 1, course.family.model, self.optimizer, header, course.held())
-            if on_step:
-                on_step(state)
-        self.check_complete(state)
+        course = self.stepping.course
+        family, steps, size = course.family, course.steps, course.compute.accumulate
+        noise = Noise(course.processes, course.seed)
+        course.processes.agree(self._facts())
+        start, taken = self._resume(noise)
+        self._prepare(start)
+        state = Progress(start, steps)
+        given = grouped(batches_from(batches, taken, course.seed, family), size)
+        for step, batch in zip(range(start, steps), given, strict=False):
+            with noise.own():
+                state = self.stepping.step(batch, step)
+            if self.folder and ((step + 1) % self.save_every == 0 or step + 1 == steps):
+                self._save(self.folder, step + 1, taken + (step + 1 - start) * size, noise)
+            if self.on_step:
+                with noise.own():
+                    self.on_step(state)
+        if state.step < steps:
+            each = f" of {size} batches" if size > 1 else ""
+            raise WrongShapeError(
+                f"the batches ended after {state.step} of {steps} steps{each}; give as many, or an endless iterator"
+            )
+        course.processes.share(family.model.buffers())
         return state
 
-    def step(self, batch: Any, step: int) -> Progress:
-        """Do one training step."""
-        course = self.course
-        family, optimizer = course.family, self.optimizer
-        if not family.model.training:  # at first, and where `on_step` evaluated
-            family.model.train()
-        if course.imitation is not None:
-            course.imitation.train()
-            course.imitation.done = step / course.steps
-        self._set_rates(step)
-        optimizer.zero_grad(set_to_none=True)
+    def _facts(self) -> dict[str, str]:
+        """Return what must be the same in all processes."""
+        stepping, course = self.stepping, self.stepping.course
+        groups = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in stepping.optimizer.param_groups
+        ]
+        return {
+            "the space": repr(course.family.space) + course.family.space.digest,
+            "the network": repr([(tuple(p.shape), str(p.dtype)) for p in course.family.parameters()]),
+            "the recipe": repr(stepping.recipe),
+            "the distiller": repr(course.imitation),
+            "the teacher": type(course.teacher).__name__,
+            "the optimizer": f"{type(stepping.optimizer).__name__} {groups}",
+            "steps": str(course.steps),
+            "seed": str(course.seed),
+            "clip": str(stepping.clip),
+            "warmup": str(stepping.warmup),
+            "compute": str(course.compute),
+            "save_every": str(self.save_every if self.folder else None),
+        }
 
-        def optimise() -> float:
-            norm = gradient_norm((p for group in optimizer.param_groups for p in group["params"]), self.clip)
-            if not math.isfinite(norm):
-                raise TrainingDivergedError(
-                    f"the gradients are {norm} at step {step}, after members {[c.to_json() for c in turn.losses]}; "
-                    "try a lower learning rate"
-                )
-            with _scaled(optimizer, turn.rate):
-                optimizer.step()
-            return norm
+    def _prepare(self, start: int) -> None:
+        """Bring the weights of a new run in order; all processes begin with those of the first."""
+        course = self.stepping.course
+        course.processes.share(course.state())
+        course.family.prepare()
+        if start == 0:
+            self.stepping.recipe.prepare(course.family)
+            course.processes.share(course.state())
 
-        def update() -> None:
-            optimise()
-            optimizer.zero_grad(set_to_none=True)
+    def _save(self, folder: Path, step: int, taken: int, noise: Noise) -> None:
+        course = self.stepping.course
+        course.processes.share(course.family.model.buffers())
+        header = {"seed": course.seed, "batches": taken}
+        held = course.held() | {"noise": noise.held()}
+        if course.processes.rank == 0:
+            save_checkpoint(folder, step, course.family.model, self.stepping.optimizer, header, held)
+        course.processes.meet(f"the checkpoint after step {step}")
 
-        turn = TrainingStep(family, batch, course.loss, step, course.seed, update, course)
-        self.recipe.step(turn)
-        norm, lr = optimise(), float(optimizer.param_groups[0]["lr"])
-        return Progress(step + 1, course.steps, turn.losses, norm, lr, tuple(turn.learnt), tuple(turn.watched))
-
-    def _set_rates(self, step: int) -> None:
-        """Set every group's learning rate as a function of the step alone, so that a resumed run needs no state."""
-        steps = self.course.steps
-        rise = max(1, round(steps * self.warmup))
-        rate = (step + 1) / rise if step < rise else self.schedule((step - rise) / max(1, steps - rise))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
-
-    def check_complete(self, state: Progress) -> None:
-        """Complain where the batches ended early."""
-        steps = self.course.steps
-        if state.step < steps:
-            raise WrongShapeError(
-                f"the batches ended after {state.step} of {steps} steps; give as many, or an endless iterator"
-            )
-
-
-@contextmanager
-def _scaled(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
-    """Multiply every learning rate by ``factor`` for a moment."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    try:
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor if factor != 1.0 else rate
-        yield
-    finally:
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
-
-def _resume(course: Course, optimizer: torch.optim.Optimizer, folder: Path | None) -> int:
-    path = latest_checkpoint(folder) if folder else None
-    if path is None:
-        return 0
-    family = course.family
-    header = load_checkpoint(path, family.model, optimizer, {"seed": course.seed})
-    course.take(header["held"])
-    family.prepared = True  # the weights of the checkpoint are sorted already
-    return int(header["step"])
-
-
-def _from(
-    batches: Iterable[Any] | Callable[[int], Iterator[Any]], start: int, seed: int, family: Family
-) -> Iterator[Any]:
-    """Return the batches from ``start`` on, with torch's generators as they stood then in a run that was not stopped.
-
-    Where normalisation has running statistics, the first ones are kept for estimating those of members.
-    """
-    if callable(batches) and family.uncalibrated:
-        family.calibrate_with(batches(0))
-    states = random_states()
-    torch.manual_seed(seed)
-    random.seed(seed)
-    if callable(batches):
-        iterator = iter(batches(start))
-    else:
-        iterator = iter(batches)
-        if family.uncalibrated:
-            iterator = _collected(iterator, family)
-        for _ in range(start):  # what they draw while they are skipped, they drew the first time too
-            next(iterator, None)
-    if start:
-        set_random_states(states)
-    return iterator
-
-
-def _collected(iterator: Iterator[Any], family: Family, count: int = 16) -> Iterator[Any]:
-    seen: list[Any] = []
-    try:
-        for batch in iterator:
-            if len(seen) < count and isinstance(batch, (tuple, list)):
-                seen.append(batch)
-                if len(seen) == count:
-                    family.calibrate_with(seen)
-            yield batch
-    finally:
-        if 0 < len(seen) < count:
-            family.calibrate_with(seen)
+    def _resume(self, noise: Noise) -> tuple[int, int]:
+        """Go on from the last checkpoint; returns how many steps and batches are done."""
+        course = self.stepping.course
+        first = course.processes.rank == 0
+        with course.processes.file(latest_checkpoint(self.folder) if self.folder and first else None) as path:
+            if path is None:
+                return 0, 0
+            family = course.family
+            header = load_checkpoint(path, family.model, self.stepping.optimizer, {"seed": course.seed})
+        course.take(header["held"])
+        noise.take(header["held"].get("noise", {}))
+        family.prepared = True  # the weights of the checkpoint are sorted already
+        return int(header["step"]), int(header.get("batches", header["step"]))

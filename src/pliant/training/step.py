@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import TrainingDivergedError, WrongShapeError
 from ..family.family import Family
 from ..family.imitation import View
+from ..family.statistics import call
 from ..space.config import Config
 from ..space.space import Space
+from .compute import Parts
 from .course import Course, Loss, Seen, as_seen, unregularised
 
 
@@ -24,7 +27,7 @@ class TrainingStep:
 
     Args:
         family: the family.
-        batch: ``(inputs, targets)``.
+        batch: ``(inputs, targets)``, or several of them that count as one (:class:`~pliant.training.Parts`).
         loss: ``loss(outputs, targets)``, a scalar.
         step: the step's number; with ``seed`` it determines the random members.
         seed: the run's seed.
@@ -53,7 +56,7 @@ class TrainingStep:
         self.losses: dict[Config, float] = {}
         self.learnt: list[Config] = []
         self.watched: list[Config] = []
-        self.parts = [checked_batch(batch)]
+        self.parts = [checked_batch(part) for part in (batch if isinstance(batch, Parts) else (batch,))]
         self._taught: Seen | None = None
         self._recalled: dict[str, Seen] = {}
 
@@ -86,10 +89,11 @@ class TrainingStep:
         views, total = [], 0.0
         with nullcontext() if regularise else unregularised(net):
             for at, (inputs, targets) in enumerate(self.parts):
-                view = self.course.view(net, inputs)
-                loss = self._loss(
-                    view, targets, (goal.views[at], goal.by_teacher) if goal else None, share, temperature
-                )
+                with self.course.autocast():
+                    view = self.course.view(net, inputs)
+                    loss = self._loss(
+                        view, targets, (goal.views[at], goal.by_teacher) if goal else None, share, temperature
+                    )
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise TrainingDivergedError(
@@ -97,10 +101,10 @@ class TrainingStep:
                         "rate, gradient clipping, or a look at this batch's inputs"
                     )
                 factor = weight / len(self.parts)
-                (loss * factor if factor != 1.0 else loss).backward()
+                self.course.backward(loss * factor if factor != 1.0 else loss)
                 total += value / len(self.parts)
                 views.append(view.detached())
-        self.losses[config] = total
+        self.losses[config] = self.course.together(self.step, config, total)
         self.learnt.append(config)
         return Seen(tuple(views))
 
@@ -119,6 +123,45 @@ class TrainingStep:
                 + (f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60])
             )
         return loss
+
+    def blend(self, probabilities: Mapping[str, Tensor], learn: bool = True) -> dict[str, Tensor]:
+        """Run all members at once, each weighted by its probability (:class:`~pliant.family.blend.Blend`).
+
+        Args:
+            probabilities: for each choice a vector, as long as it has options.
+            learn: add the gradient of the loss to the family's.
+
+        Returns:
+            The loss' gradient for each choice's probabilities, the average over all processes.
+
+        Raises:
+            PliantError, VerificationError: the family's members cannot be blended.
+            TrainingDivergedError: the loss is NaN or infinite.
+        """
+        blend = self.course.blend
+        rows = {name: nn.Parameter(row.detach().clone()) for name, row in probabilities.items()}
+        likely = {name: int(row.argmax()) for name, row in rows.items()}
+        config = Config({choice.name: choice.options[likely[choice.name]] for choice in self.space.choices})
+        total = 0.0
+        for inputs, targets in self.parts:
+            with self.course.autocast():
+                loss = self._loss(View(call(partial(blend, rows), inputs)), targets, None, 0.0, 1.0)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingDivergedError(
+                    f"the loss of the blend of all members is {value} at step {self.step}; try a lower learning rate"
+                )
+            total += value / len(self.parts)
+            if learn:
+                self.course.backward(loss / len(self.parts))
+            else:
+                torch.autograd.backward(loss / len(self.parts), inputs=list(rows.values()))
+        scale = 1.0 if self.course.scaler is None or not learn else self.course.scaler.get_scale()
+        self.course.processes.average(list(rows.values()), f"blending in step {self.step}")
+        self.losses[config] = self.course.together(self.step, config, total)
+        return {
+            name: torch.zeros_like(row) if row.grad is None else row.grad.detach() / scale for name, row in rows.items()
+        }
 
     def see(self, config: Config) -> Seen:
         """Return what a member gives on the batch in training mode, without learning."""
