@@ -251,7 +251,8 @@ def imitating(course: Course, distiller: Distiller | None, optimizer: torch.opti
         return
     if not isinstance(distiller, Distiller):
         raise PliantError(
-            f"a distiller is an instance of a technique that says how students imitate (a Distiller); got {distiller!r:.60}"
+            "a distiller is an instance of a technique that says how students imitate (a Distiller); got "
+            f"{distiller!r:.60}"
         )
     args, kwargs = course.family.example()
     student = course.family.model.eval()
