@@ -273,6 +273,19 @@ def test_wrong_sites_and_distillers() -> None:
         train(family, batches, loss, steps=1, distiller=Features)  # type: ignore[arg-type]
 
 
+def test_members_that_are_graphs_have_no_features() -> None:
+    family = mlp()
+    family.form, family.why_graph = "graph", "its class insists on its sizes"
+    with pytest.raises(PliantError, match=r"Features looks at features .* insists on its sizes"):
+        train(family, batches, loss, steps=1, recipe=InPlace(), distiller=Features("fc1"))
+
+
+def test_a_teacher_gets_its_mode_back() -> None:
+    teacher = Mlp().train()
+    train(mlp(), batches, loss, steps=1, recipe=FromTeacher(), teacher=teacher, distiller=Features("fc1"))
+    assert all(module.training for module in teacher.modules())
+
+
 def test_nested_values_survive_a_checkpoint_and_others_are_refused(tmp_path: Path) -> None:
     net = nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(net.parameters())

@@ -256,10 +256,15 @@ def imitating(course: Course, distiller: Distiller | None, optimizer: torch.opti
         )
     args, kwargs = course.family.example()
     student = course.family.model.eval()
-    if course.teacher is not None:
-        course.teacher.eval()
-    with torch.no_grad():
+    with torch.no_grad(), keeping_modes(course.teacher or nn.Identity()):
+        if course.teacher is not None:
+            course.teacher.eval()
         course.imitation = distiller.start(student, course.teacher, args, kwargs)
+    if course.imitation.sites and course.family.form == "graph":
+        raise PliantError(
+            f"{type(distiller).__name__} looks at features of submodules, and members of this family are graphs of "
+            f"operations that have none ({course.family.why_graph}); distil by outputs alone (distiller=None)"
+        )
     learning = [p for p in course.imitation.parameters() if p.requires_grad]
     if learning:
         optimizer.add_param_group({"params": learning, "lr": optimizer.param_groups[0]["lr"]})
