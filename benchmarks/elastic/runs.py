@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pliant import Family, catalog
-from pliant.checks import TrainingDivergedError
+from pliant.checks import PliantError, TrainingDivergedError
 from pliant.files import write_json
 from pliant.runs.build import build_family, default_choices
 from pliant.tasks import Task
@@ -52,7 +52,8 @@ class Trial:
 
 
 def tuned(task: Task, name: str, members: Members, steps: int, rates: Sequence[float], read_only: bool) -> Trial | None:
-    """Return a recipe's best setting by the validation errors of seed 0; None where nothing was trained.
+    """Return a recipe's best setting by the validation errors of seed 0; None where nothing was trained,
+    or where it cannot train this family.
 
     Tried are its published fields at each rate, then at the best rate the other share of distillation: all of the loss,
     or half of it.
@@ -60,7 +61,11 @@ def tuned(task: Task, name: str, members: Members, steps: int, rates: Sequence[f
     made: Any = catalog.load(name)()
     assert isinstance(made, Recipe)
     trials = [Trial(name, made, rate) for rate in rates]
-    best = _best(task, trials, members, steps, read_only)
+    try:
+        best = _best(task, trials, members, steps, read_only)
+    except PliantError as error:  # it needs choices that this family does not have
+        print(f"{name} is left out: {error}", flush=True)
+        return None
     if best is not None and hasattr(made, "share"):
         other: Any = dataclasses.replace(made, share=0.5 if made.share != 0.5 else 1.0)  # type: ignore[type-var]
         best = _best(task, [best, Trial(name, other, best.rate)], members, steps, read_only)

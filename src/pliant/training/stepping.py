@@ -28,6 +28,7 @@ class Progress:
     gradient_norm: float = 0.0
     """Before clipping; infinite where float16 gradients overflowed, and the optimizer left the step out."""
     lr: float = 0.0
+    """The first group's, by the schedule; where a recipe scales it for some of its members, that comes on top."""
     learnt: tuple[Config, ...] = ()
     """The members that ran forward and backward in this step, in order."""
     watched: tuple[Config, ...] = ()
