@@ -25,6 +25,7 @@ def check(drawn: Drawn) -> None:
     check_everything(drawn)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, suppress_health_check=_SLOW_DATA)
 @given(networks())
 def test_a_few_random_networks(drawn: Drawn) -> None:
