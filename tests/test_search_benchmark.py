@@ -74,6 +74,7 @@ def test_every_method_can_be_made() -> None:
         assert case.space.feasible(make(case, 0).ask()), name
 
 
+@pytest.mark.slow
 def test_reading_the_table_of_nas_bench_macro(tmp_path: Path, rng: Random) -> None:
     keys = ["".join(digits) for digits in itertools.product("012", repeat=8)]
     table = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 import torch
 from torch import nn
 
@@ -29,6 +30,7 @@ def _content(family: Family, config: Config) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, tensor.numpy().tobytes()) for name, tensor in state.items())
 
 
+@pytest.mark.slow
 def test_one_canonical_config_for_each_network() -> None:
     family = _family()
     configs = list(family.space.enumerate())

@@ -19,8 +19,8 @@ from tests.techniques.search.table import Table, drive
 
 NAMES = catalog.names("search")
 
-# Optuna's process takes half a second and more for each config, the others fit networks or cross-validate.
-SLOW = {"fbnet_v3", "linas", "neural_predictor", "optuna_gp", "weak_predictors"}
+# Optuna's process takes half a second and more for each config, the others fit models or cross-validate.
+SLOW = {"bayesian", "fbnet_v3", "linas", "neural_predictor", "optuna_gp", "weak_predictors"}
 
 QUICK: dict[str, object] = {  # fields, where a class has them, that make it quick; they are not what is tested here
     "inner": 100,
