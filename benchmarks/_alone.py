@@ -11,7 +11,7 @@ from pliant import Family
 from pliant.runs.build import build_family, calibrate, default_choices
 from pliant.space import Config
 from pliant.tasks import Task
-from pliant.training import train
+from pliant.training import default_optimizer, train
 
 OFFSET = 1000
 """Added to the seed of the family: what is trained alone starts from other weights, with the same batches."""
@@ -63,10 +63,8 @@ def train_family(task: Task, seed: int, steps: int) -> Family:
 def teach(family: Family, task: Task, seed: int, steps: int, rate: float = 1.0) -> None:
     """Train as `pliant run` does."""
     settings = task.settings
-    optimizer = torch.optim.AdamW(
-        family.parameters(),
-        lr=rate * float(settings.get("lr", 1e-3)),
-        weight_decay=float(settings.get("weight_decay", 0.05)),
+    optimizer = default_optimizer(
+        family.parameters(), rate * float(settings.get("lr", 1e-3)), float(settings.get("weight_decay", 0.05))
     )
     warmup = float(settings.get("warmup", 0)) / max(1, steps)
     train(

@@ -1,7 +1,7 @@
 """Which recipe trains a family best: every recipe of the catalogue at equal compute, against members trained alone.
 
-``python -m benchmarks elastic --task digits --recipes sandwich,big_nas --seeds 5``. The compute of a run is that of the
-default recipe for ``--steps`` steps, counted in floating-point operations; each recipe gets as many steps as it can do
+``python -m benchmarks elastic --task digits --recipes sandwich,big_nas --seeds 5``. The compute of a run is that of
+``Sandwich`` for ``--steps`` steps, counted in floating-point operations; each recipe gets as many steps as it can do
 with it. Each recipe's learning rate, and its share of distillation where it has one, are chosen by the validation error
 of seed 0, the same number of trials for all; then all seeds run with what was best. Members trained alone get
 ``--steps`` steps of their own shape and the better of several learning rates. Figures are of the test split: mean and
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from pliant import catalog, load_task
 
 from .._figures import Figure
+from . import cost
 from .alone import alone
 from .members import compared
 from .report import figures, table
@@ -36,10 +38,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", default="digits", help="digits, digits:convnet, charlm, or a task file")
     parser.add_argument("--recipes", help="comma-separated names; all of the catalogue if not given")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="of the default recipe; the task's own if not given")
+    parser.add_argument("--steps", type=int, help="of Sandwich; 1200 if not given")
     parser.add_argument("--members", type=int, default=30, help="random members for the rank correlation")
     parser.add_argument("--alone-seeds", type=int, default=2, help="seeds of the random members trained alone")
     parser.add_argument("--only-alone", action="store_true", help="train members alone, and no family")
+    parser.add_argument("--cost", action="store_true", help="time and memory of short runs, no errors")
     parser.add_argument("--report", action="store_true", help="train nothing: figures of what is there")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown too")
     return parser.parse_args(arguments)
@@ -47,7 +50,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def label(arguments: Sequence[str]) -> str:
     """Return the name under which the figures are stored."""
-    return f"elastic-{parse(arguments).task.replace(':', '-')}"
+    asked = parse(arguments)
+    return f"elastic-{Path(asked.task).stem.replace(':', '-')}" + ("-cost" if asked.cost else "")
 
 
 def run(arguments: Sequence[str]) -> list[Figure]:
@@ -57,6 +61,8 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     task = load_task(asked.task)
     steps = asked.steps or int(task.settings["steps"])
     names = [] if asked.only_alone else asked.recipes.split(",") if asked.recipes else catalog.names("train")
+    if asked.cost:
+        return cost.figures(asked.task, names)
     members = compared(task, asked.members)
     found = {}
     for name in names:

@@ -9,9 +9,8 @@ from pliant.space import Config
 from pliant.tasks import Task
 
 from .._alone import train_alone
-from .._figures import OUT
 from .members import Members
-from .runs import error_of
+from .runs import error_of, folder_of
 
 _RATES = (1.0, 1.5)
 
@@ -43,7 +42,7 @@ def _rows(
 ) -> list[tuple[float, float]]:
     rows = []
     for seed in range(seeds):
-        path = OUT / "elastic" / task.name.replace(":", "-") / f"alone-{config.key}-{rate:g}-{steps}-{seed}.json"
+        path = folder_of(task) / f"alone-{config.key}-{rate:g}-{steps}-{seed}.json"
         asked = {"task": task.digest, "member": config.key}
         if path.exists() and (stored := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
             rows.append((float(stored["errors"][0]), float(stored["errors"][1])))

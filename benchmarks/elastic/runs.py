@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,14 @@ from pliant.files import write_json
 from pliant.runs.build import build_family, default_choices
 from pliant.tasks import Task
 from pliant.technique import Recipe
-from pliant.training import train
+from pliant.training import default_optimizer, train
 
 from .._figures import OUT
 from .members import Members
+
+UNIT = "sandwich"
+"""The recipe whose steps say what a run may cost: two to three times as much as training the largest member alone for
+as many steps. Members trained alone get so many steps of their own."""
 
 _PROBED = 24  # steps of the short run whose operations are counted; a recipe's phases are shares of its steps
 _LOST = 100.0  # stands for the error of members whose training diverged
@@ -81,7 +86,7 @@ def _best(task: Task, trials: Sequence[Trial], members: Members, steps: int, rea
 
 def trained(task: Task, trial: Trial, members: Members, steps: int, seed: int, read_only: bool) -> Row | None:
     """Train a family by a recipe and return the errors of members (test, validation); read what was done before."""
-    path = OUT / "elastic" / task.name.replace(":", "-") / f"{trial.key}-{steps}-{seed}.json"
+    path = folder_of(task) / f"{trial.key}-{steps}-{seed}.json"
     asked = {"task": task.digest, "members": {name: config.key for name, config in members.configs.items()}}
     if path.exists() and (stored := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
         return dict(stored["row"])
@@ -104,6 +109,11 @@ def trained(task: Task, trial: Trial, members: Members, steps: int, seed: int, r
     return row
 
 
+def folder_of(task: Task) -> Path:
+    """Return where the finished runs of a task are kept."""
+    return OUT / "elastic" / Path(task.name).stem.replace(":", "-")
+
+
 def error_of(task: Task, net: torch.nn.Module) -> tuple[float, float]:
     """Return the task's error on the test split and on the validation split."""
     test, validation = (float(next(iter(task.evaluate(net, split).values()))) for split in ("test", "validation"))
@@ -113,10 +123,8 @@ def error_of(task: Task, net: torch.nn.Module) -> tuple[float, float]:
 def teach(family: Family, task: Task, recipe: Recipe, steps: int, seed: int, rate: float) -> None:
     """Train as ``pliant run`` does, by ``recipe``."""
     settings = task.settings
-    optimizer = torch.optim.AdamW(
-        family.parameters(),
-        lr=rate * float(settings.get("lr", 1e-3)),
-        weight_decay=float(settings.get("weight_decay", 0.05)),
+    optimizer = default_optimizer(
+        family.parameters(), rate * float(settings.get("lr", 1e-3)), float(settings.get("weight_decay", 0.05))
     )
     train(
         family,
@@ -131,12 +139,11 @@ def teach(family: Family, task: Task, recipe: Recipe, steps: int, seed: int, rat
 
 
 def steps_for(task: Task, recipe: Recipe, steps: int) -> int:
-    """Return how many steps of ``recipe`` cost as much as ``steps`` of the default recipe."""
-    default = catalog.default("train")
-    if recipe == default:
+    """Return how many steps of ``recipe`` cost as much as ``steps`` of :data:`UNIT`."""
+    unit: Any = catalog.load(UNIT)()
+    if recipe == unit:
         return steps
-    assert isinstance(default, Recipe)
-    return max(1, round(steps * _operations(task, default) / _operations(task, recipe)))
+    return max(1, round(steps * _operations(task, unit) / _operations(task, recipe)))
 
 
 _COUNTED: dict[tuple[str, Recipe], float] = {}

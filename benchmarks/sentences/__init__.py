@@ -28,13 +28,13 @@ from pliant import Depth, Family, InstaTune, Latency, Width, train
 from pliant.family.counts import macs_shares
 from pliant.files import write_json
 from pliant.space import Config
-from pliant.training import Progress
+from pliant.training import Progress, default_optimizer
 
 from .._figures import OUT, Figure
 from .data import LENGTH, Encoder, tokens
 
 BY_DEFAULT = False
-_WIDTHS = (0.5, 0.75, 1.0)
+_WIDTHS = (0.5, 0.625, 0.75, 0.875, 1.0)
 _WANTED = 0.95  # Spearman's correlation at half of the original's latency
 
 Pair = tuple[Tensor, Tensor]
@@ -43,10 +43,11 @@ Pair = tuple[Tensor, Tensor]
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments by name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks sentences", description=__doc__)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--size", type=int, default=48, help="sentences of a training batch")
-    parser.add_argument("--lr", type=float, default=2e-4)
-    parser.add_argument("--members", type=int, default=2, help="random ones that learn in each step")
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--members", type=int, default=3, help="random ones that learn in each step")
+    parser.add_argument("--pieces", type=int, default=3, help="random pieces of each sentence that are learnt from too")
     parser.add_argument("--batch", type=int, default=8, help="sentences of a call that is timed")
     parser.add_argument("--test", type=int, default=800, help="held-out sentences that are compared, all pairs of them")
     parser.add_argument("--threads", type=int, default=1, help="of training")
@@ -67,7 +68,8 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     family.prepare()
     members = curve(family)
     before = {name: quality(family.ready(config), test, goal) for name, config in members.items()}
-    targets = embed(original, tokens("train"))
+    train_on = tokens("train", asked.pieces)
+    targets = embed(original, train_on)
 
     def told(state: Progress) -> None:
         if state.step % 50 == 0:
@@ -78,12 +80,12 @@ def run(arguments: Sequence[str]) -> list[Figure]:
 
     train(
         family,
-        lambda start: batches(targets, asked.size, start),
+        lambda start: batches(train_on, targets, asked.size, start),
         loss,
         steps=asked.steps,
-        recipe=InstaTune(members=asked.members, share=0.0),
-        optimizer=torch.optim.AdamW(family.parameters(), lr=asked.lr, weight_decay=0.01),
-        folder=folder / f"checkpoints-{asked.steps}-{asked.size}-{asked.lr:g}-{asked.members}",
+        recipe=InstaTune(members=asked.members, share=0.0, together=False),
+        optimizer=default_optimizer(family.parameters(), asked.lr, 0.01),
+        folder=folder / f"checkpoints-{asked.steps}-{asked.size}-{asked.lr:g}-{asked.members}-{asked.pieces}",
         save_every=100,
         on_step=told,
     )
@@ -103,16 +105,36 @@ def family_of(original: nn.Module) -> Family:
     """Return the family of a copy of the encoder: heads, feed-forward widths, and up to three inner layers."""
     ids = torch.stack([part[:2] for part in tokens("test")])
     model = copy.deepcopy(original).requires_grad_(True)
-    layers = tuple(f"bert.encoder.layer.{at}" for at in (4, 2, 3))
+    layers = tuple(f"bert.encoder.layer.{at}" for at in order_of(original))
     return Family(model, (ids[0], ids[1]), [Width(ratios=_WIDTHS), Depth(least=0.5, order=layers)])
 
 
-def batches(targets: Tensor, size: int, start: int) -> Iterator[tuple[Pair, Tensor]]:
-    """Yield sentences and the original's embeddings of them; which, depends on the step alone."""
-    ids, mask = tokens("train")
+def order_of(original: nn.Module, leave: int = 3) -> list[int]:
+    """Return which layers to leave out, one after another: each time that without which embeddings stay nearest."""
+    net, some = copy.deepcopy(original), tuple(part[:256] for part in tokens("train"))
+    goal = embed(original, some)
+    layers: list[nn.Module] = list(net.bert.encoder.layer)  # type: ignore[union-attr,arg-type]
+    gone: list[int] = []
+    while len(layers) - len(gone) > leave:
+        found = {}
+        for at in set(range(len(layers))) - set(gone):
+            kept = [layer for place, layer in enumerate(layers) if place not in (*gone, at)]
+            net.bert.encoder.layer = nn.ModuleList(kept)  # type: ignore[union-attr]
+            found[at] = quality(net, some, goal)["spearman"]
+        gone.append(max(found, key=lambda at: found[at]))
+    return gone
+
+
+def batches(train_on: Pair, targets: Tensor, size: int, start: int) -> Iterator[tuple[Pair, Tensor]]:
+    """Yield sentences of like length and the original's embeddings of them; which, depends on the step alone."""
+    ids, mask = train_on
+    lengths = mask.sum(1)
     while True:
-        rows = torch.randint(0, len(ids), (size,), generator=torch.Generator().manual_seed(start))
-        yield (ids[rows], mask[rows]), targets[rows]
+        draw = torch.Generator().manual_seed(start)
+        rows = torch.randint(0, len(ids), (8 * size,), generator=draw)
+        rows = rows[lengths[rows].argsort()][int(torch.randint(0, 7 * size, (), generator=draw)) :][:size]
+        longest = int(lengths[rows].max())
+        yield (ids[rows, :longest], mask[rows, :longest]), targets[rows]
         start += 1
 
 
@@ -125,8 +147,13 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def embed(net: nn.Module, inputs: Pair | tuple[Tensor, ...], size: int = 256) -> Tensor:
     """Return the embeddings of all sentences."""
-    parts = zip(*(part.split(size) for part in inputs), strict=True)
-    return torch.cat([net(*part) for part in parts])
+    ids, mask = inputs
+    order = mask.sum(1).argsort(stable=True)  # those of like length together: little is computed for padding
+    found = []
+    for rows in order.split(size):
+        longest = int(mask[rows].sum(1).max())
+        found.append(net(ids[rows, :longest], mask[rows, :longest]))
+    return torch.cat(found)[order.argsort()]
 
 
 def quality(net: nn.Module, test: tuple[Tensor, ...], goal: Tensor) -> dict[str, float]:
@@ -144,7 +171,7 @@ def curve(family: Family) -> dict[str, Config]:
     for layers in depth.options:
         for share in _WIDTHS[::-1]:
             config: dict[str, Any] = {
-                choice.name: min(choice.options, key=lambda o, c=choice: abs(int(o) - share * int(c.largest)))  # type: ignore[arg-type,misc]
+                choice.name: min(choice.options, key=lambda o, c=choice: abs(int(o) - share * int(c.largest)))  # type: ignore[misc]
                 for choice in family.space.choices
             }
             found[f"{layers} layers, {share:.0%} wide"] = family.canonical({**config, depth.name: layers})

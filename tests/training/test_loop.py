@@ -14,6 +14,7 @@ from pliant import catalog
 from pliant.checks import PliantError, TrainingDivergedError, WrongShapeError
 from pliant.family import Family
 from pliant.technique import Recipe
+from pliant.techniques.train.sandwich import Sandwich
 from pliant.training import Progress, train
 from pliant.training.checkpoint import latest_checkpoint
 from tests.training.toy import batch, batches, convnet, loss, mlp, pictures, same, state
@@ -105,7 +106,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_progress_tells_every_members_loss() -> None:
     family = mlp()
     told: list[Progress] = []
-    last = train(family, batches, loss, steps=4, warmup=0.5, on_step=told.append)
+    last = train(family, batches, loss, steps=4, warmup=0.5, recipe=Sandwich(), on_step=told.append)
     assert [each.step for each in told] == [1, 2, 3, 4]
     assert told[-1] == last
     assert last.steps == 4
@@ -145,7 +146,7 @@ def test_a_smaller_member_that_diverges_is_the_one_named() -> None:
         return outputs.sum() * 0 + next(values)
 
     with pytest.raises(TrainingDivergedError, match=r"\{.*\} is inf at step 0") as caught:
-        train(family, batches, bad, steps=1)
+        train(family, batches, bad, steps=1, recipe=Sandwich())
     assert family.space.largest().to_json() not in str(caught.value)
 
 

@@ -27,6 +27,7 @@ from ..training.step import TrainingStep
 from .build import check_measures, on_measures, timing_args
 from .members import macs_of_one
 
+_TIMED = 8  # training steps whose time is averaged
 _WORTH = 1.5  # how many times faster all threads must be than one to be worth it
 
 
@@ -131,7 +132,7 @@ def _best_threads(family: Family, task: Task, batch: Any) -> tuple[int, float]:
     times = {}
     for threads in dict.fromkeys((1, torch.get_num_threads())):
         with torch_threads(threads):
-            times[threads] = min(_one_step(family, task, batch) for _ in range(3))
+            times[threads] = min(_one_step(family, task, batch) for _ in range(2))
     most = max(times)
     # Threads that wait for each other on a busy machine lose far more than they win on a quiet one.
     best = most if times[most] < times[1] / _WORTH else 1
@@ -139,13 +140,15 @@ def _best_threads(family: Family, task: Task, batch: Any) -> tuple[int, float]:
 
 
 def _one_step(family: Family, task: Task, batch: Any) -> float:
+    """Return the seconds of a training step, on average over several: members of different sizes have their turns."""
     recipe = catalog.default("train")
     assert isinstance(recipe, Recipe)
     family.model.train()
-    family.model.zero_grad(set_to_none=True)
     start = time.perf_counter()
-    recipe.step(TrainingStep(family, batch, task.loss))
-    return time.perf_counter() - start
+    for step in range(_TIMED):
+        family.model.zero_grad(set_to_none=True)
+        recipe.step(TrainingStep(family, batch, task.loss, step))
+    return (time.perf_counter() - start) / _TIMED
 
 
 def _memory(family: Family, batch: Any) -> float:

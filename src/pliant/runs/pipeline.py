@@ -28,7 +28,7 @@ from ..report import (
 from ..space.config import Config
 from ..study import Study, search
 from ..tasks import Task, load_task
-from ..training import Progress, train
+from ..training import Progress, default_optimizer, train
 from .build import build_family, default_choices, on_measures, timing_args
 from .choose import candidates, not_faster
 from .dry import dry_run
@@ -161,7 +161,7 @@ class _Run:
         plan, settings = self.plan, self.plan.settings
         self.events.phase("training", plan.steps)
         lr, decay = float(settings.get("lr", 1e-3)), float(settings.get("weight_decay", 0.05))
-        optimizer = torch.optim.AdamW(family.parameters(), lr=lr, weight_decay=decay)
+        optimizer = default_optimizer(family.parameters(), lr, decay)
 
         def told(state: Progress) -> None:
             self.events.step(state.step, loss=state.loss)

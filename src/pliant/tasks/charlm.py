@@ -27,14 +27,14 @@ VARIANTS = ("gpt",)
 
 SETTINGS: dict[str, Any] = {
     "batch": 16,
-    "steps": 1200,
+    "steps": 5400,
     "lr": 2.5e-3,
     "weight_decay": 0.05,
-    "warmup": 50,
+    "warmup": 250,
     "unit": "bits",
     "tolerance": 0.15,
     "budget": 40,
-    "quick": {"steps": 150, "budget": 12},
+    "quick": {"steps": 640, "budget": 12},
 }
 
 CONTEXT = 128

@@ -23,15 +23,15 @@ VARIANTS = ("vit", "convnet")
 
 SETTINGS: dict[str, Any] = {
     "batch": 64,
-    "steps": 1200,
-    "lr": 2e-3,
+    "steps": 5600,
+    "lr": 4e-3,
     "weight_decay": 0.05,
-    "warmup": 60,
+    "warmup": 280,
     "unit": "%",
     "tolerance": 1.5,
     "budget": 60,
-    "quick": {"steps": 800, "budget": 24},
-    "convnet": {"lr": 2.5e-3, "weight_decay": 0.02, "steps": 600, "quick": {"steps": 300, "budget": 24}},
+    "quick": {"steps": 2400, "budget": 24},
+    "convnet": {"lr": 2.5e-3, "weight_decay": 0.02, "steps": 2800, "quick": {"steps": 1200, "budget": 24}},
 }
 
 SPLITS = ("train", "validation", "test")

@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 # Defaults of a run; every one can be left out. "quick" holds what `--quick` changes.
 SETTINGS = {
-    "steps": 600,  # training steps of the whole family
+    "steps": 2000,  # training steps of the whole family: in each of them one member learns from one batch
     "lr": 2e-3,
     "weight_decay": 0.05,
     "warmup": 50,
     "budget": 40,  # how many members the search measures
-    "quick": {"steps": 150, "budget": 12},
+    "quick": {"steps": 500, "budget": 12},
 }
 
 

@@ -13,6 +13,7 @@ from ..checks import PliantError, require
 from ..technique import Recipe
 from .compute import Parts
 from .course import Course
+from .optimizer import default_optimizer
 from .stepping import Progress, Stepping
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class FamilyModule(LightningModule):
         self.recipe: Recipe = recipe or catalog.default("train")  # type: ignore[assignment]
         self.progress = Progress(0, course.steps)
         """Where the training stands, with every member's loss."""
-        self._make = optimizer or (lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05))
+        self._make = optimizer or default_optimizer
         self._rates = (clip, warmup, schedule or self.recipe.rate)
         self._stepping: Stepping | None = None
         self._batches: list[Any] = []

@@ -19,6 +19,7 @@ from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from .compute import Compute, grouped
 from .course import Course, Loss, imitating
 from .noise import Noise
+from .optimizer import default_optimizer
 from .stepping import Progress, Stepping
 
 
@@ -75,7 +76,7 @@ def train(
         PliantError: another process of the run stopped, or trains something else.
     """
     recipe = _checked(steps, recipe)
-    optimizer = optimizer or torch.optim.AdamW(family.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizer = optimizer or default_optimizer(family.parameters())
     course = Course(family, loss, steps, seed, teacher, compute=compute or Compute()).joined()
     stepping = Stepping(course, recipe, optimizer, clip, warmup, schedule or recipe.rate)
     run = _Run(stepping, Path(folder) if folder else None, save_every, on_step)

@@ -1,3 +1,3 @@
 """Recipes that train a family: which members learn from a batch, and from whom."""
 
-DEFAULT = "sandwich"
+DEFAULT = "rotation"
