@@ -19,7 +19,7 @@ from pliant import runs
 from pliant.checks import CorruptFileError, NoEffectWarning, PliantError, UnknownNameError, WrongShapeError
 from pliant.cli.main import app
 from pliant.report import ReportData, load
-from pliant.runs import members
+from pliant.runs import members, pipeline
 from pliant.runs.build import build_family
 from pliant.runs.dry import dry_run
 from pliant.study import Study
@@ -134,6 +134,38 @@ def test_another_run_is_refused(finished: Path) -> None:
     assert result.exit_code == 2
     assert "holds another run: steps was 12, is now 13" in result.stderr
     assert (finished / "run.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_recipe_is_part_of_the_run(finished: Path) -> None:
+    assert json.loads((finished / "run.json").read_text())["asked"]["recipe"] == "rotation"
+    asked = [
+        "run",
+        str(TASK),
+        "--out",
+        str(finished),
+        "--steps",
+        "12",
+        "--budget",
+        "3",
+        "--recipe",
+        "sandwich(between=1)",
+    ]
+    result = cli.invoke(app, asked)
+    assert result.exit_code == 2
+    assert "recipe was 'rotation', is now 'sandwich(between=1)'" in " ".join(result.stderr.split())
+
+
+def test_the_asked_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):  # noqa: N818
+        pass
+
+    def train(*args: Any, recipe: Any, **how: Any) -> None:
+        raise Reached(repr(recipe))
+
+    monkeypatch.setattr(pipeline, "train", train)
+    with pytest.raises(Reached, match=r"^Sandwich\(between=1, "):
+        runs.run(str(TASK), tmp_path / "run", recipe="sandwich(between=1)", **TINY)
 
 
 @pytest.mark.slow

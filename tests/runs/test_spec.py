@@ -6,7 +6,7 @@ import pytest
 
 from pliant import catalog
 from pliant.checks import PliantError, UnknownNameError
-from pliant.runs.spec import elastic, split
+from pliant.runs.spec import checked_recipe, elastic, recipe, split
 
 
 def test_names_and_fields_are_read() -> None:
@@ -36,3 +36,24 @@ def test_a_list_and_one_text_mean_the_same() -> None:
 def test_mistakes_get_one_clear_error(text: str, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         elastic([text])
+
+
+def test_a_recipe_is_read_with_its_fields() -> None:
+    assert repr(recipe("sandwich(between=1)")).startswith("Sandwich(between=1, ")
+    assert checked_recipe("sandwich( between = 1 )") == "sandwich(between=1)"
+    assert recipe(checked_recipe(None)) == catalog.default("train")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("sandwhich", UnknownNameError, "did you mean 'sandwich'"),
+        ("sandwich(betwen=1)", UnknownNameError, "did you mean 'between'"),
+        ("sandwich,rotation", PliantError, "one recipe is needed"),
+        ("width", PliantError, "which trains no family; choose from .*rotation"),
+        ("rotation(period=1)", PliantError, "2 or more"),
+    ],
+)
+def test_mistakes_in_a_recipe_get_one_clear_error(text: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        checked_recipe(text)

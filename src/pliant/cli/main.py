@@ -72,6 +72,10 @@ def run(
     constraint: Annotated[
         list[str] | None, typer.Option("--constraint", metavar="TEXT", help='such as "macs <= 1e6"; may be repeated')
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="how to train: technique(field=value, …), of `pliant systems --kind train`"),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of every timing")] = 1,
 ) -> None:
     """Do everything: check, bend, train, search, extract, export and report. Killed, the same command goes on."""
@@ -86,6 +90,7 @@ def run(
         seed=seed,
         choices=(choices,) if choices else None,
         constraints=tuple(constraint or ()),
+        recipe=recipe,
         threads=threads,
     )
 

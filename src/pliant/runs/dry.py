@@ -54,8 +54,12 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def dry_run(family: Family, task: Task, seed: int, constraints: Sequence[str] = ()) -> DryRun:
+def dry_run(
+    family: Family, task: Task, seed: int, constraints: Sequence[str] = (), recipe: Recipe | None = None
+) -> DryRun:
     """Try a training step, an evaluation, an extraction and the equality of both forms; leave everything as it was.
+
+    ``recipe`` is the one whose steps are timed, the catalogue's default if None.
 
     Raises:
         PliantError: whatever would have gone wrong later; among them VerificationError where the forms disagree.
@@ -69,7 +73,7 @@ def dry_run(family: Family, task: Task, seed: int, constraints: Sequence[str] = 
     with _undone(family):
         checks = _equality(family)
         batch = next(task.batches(seed))
-        threads, step_seconds = _best_threads(family, task, batch)
+        threads, step_seconds = _best_threads(family, task, batch, recipe)
         start = time.perf_counter()
         config = family.space.smallest()
         figures = task.evaluate(family.ready(config), "validation")
@@ -127,21 +131,21 @@ def _equality(family: Family) -> tuple[Check, ...]:
     )
 
 
-def _best_threads(family: Family, task: Task, batch: Any) -> tuple[int, float]:
+def _best_threads(family: Family, task: Task, batch: Any, recipe: Recipe | None) -> tuple[int, float]:
     """Return the number of torch threads with which a training step is fastest: small networks want one."""
     times = {}
     for threads in dict.fromkeys((1, torch.get_num_threads())):
         with torch_threads(threads):
-            times[threads] = min(_one_step(family, task, batch) for _ in range(2))
+            times[threads] = min(_one_step(family, task, batch, recipe) for _ in range(2))
     most = max(times)
     # Threads that wait for each other on a busy machine lose far more than they win on a quiet one.
     best = most if times[most] < times[1] / _WORTH else 1
     return best, times[best]
 
 
-def _one_step(family: Family, task: Task, batch: Any) -> float:
+def _one_step(family: Family, task: Task, batch: Any, recipe: Recipe | None) -> float:
     """Return the seconds of a training step, on average over several: members of different sizes have their turns."""
-    recipe = catalog.default("train")
+    recipe = recipe or catalog.default("train")  # type: ignore[assignment]
     assert isinstance(recipe, Recipe)
     family.model.train()
     start = time.perf_counter()

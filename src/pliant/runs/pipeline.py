@@ -35,7 +35,8 @@ from .dry import dry_run
 from .events import Events, Silence
 from .folder import RunFolder
 from .members import Workshop, macs_of_one
-from .spec import split
+from .spec import checked_recipe, split
+from .spec import recipe as as_recipe
 
 TOLERANCE = 1.5  # how much more error the headline's member may have, unless the task's SETTINGS say otherwise
 
@@ -67,6 +68,10 @@ class _Plan:
     def budget(self) -> int:
         return int(self.settings.get("budget", 50))
 
+    @property
+    def recipe(self) -> str:
+        return str(self.settings["recipe"])
+
     def asked(self) -> dict[str, Any]:
         return {
             "task": self.task.name,
@@ -75,6 +80,7 @@ class _Plan:
             "budget": self.budget,
             "seed": self.seed,
             "choices": list(self.choices),
+            "recipe": self.recipe,
             "constraints": list(self.constraints),
             "threads": self.threads,
             "quick": self.quick,
@@ -91,6 +97,7 @@ def run(
     seed: int = 0,
     choices: Sequence[str] | None = None,
     constraints: Sequence[str] = (),
+    recipe: str | None = None,
     threads: int = 1,
     events: Events | None = None,
 ) -> Result:
@@ -107,6 +114,8 @@ def run(
         seed: determines the initial weights, the batches, the members that learn, and the search.
         choices: techniques that add choices, with fields if wanted: ``width(ratios=(0.5, 1.0))``.
         constraints: such as ``"macs <= 1e6"`` or ``"blocks.depth >= 2"``.
+        recipe: how the family is trained, with fields if wanted: ``sandwich(share=1.0)``; the task's own
+            (``SETTINGS["recipe"]``) or the catalogue's default if None.
         threads: threads for the measurement of latency.
         events: is told of the progress.
 
@@ -114,7 +123,9 @@ def run(
         PliantError: in all its kinds; nothing that was done is lost.
     """
     loaded = load_task(task)
-    settings = loaded.settings_for(quick) | {k: v for k, v in (("steps", steps), ("budget", budget)) if v is not None}
+    own = (("steps", steps), ("budget", budget), ("recipe", recipe))
+    settings = loaded.settings_for(quick) | {name: value for name, value in own if value is not None}
+    settings["recipe"] = checked_recipe(settings.get("recipe"))
     chosen = tuple(part for text in choices for part in split(text)) if choices else default_choices()
     plan = _Plan(loaded, settings, chosen, tuple(constraints), seed, threads, quick)
     return _Run(plan, RunFolder.claim(Path(out), plan.asked()), events or Silence()).go()
@@ -148,7 +159,7 @@ class _Run:
             if self.folder.done("dry run"):
                 self.checks = [Check(**check) for check in self.folder.record["checks"]]
                 return family
-            found = dry_run(family, plan.task, plan.seed, plan.constraints)
+            found = dry_run(family, plan.task, plan.seed, plan.constraints, as_recipe(plan.recipe))
             self.checks = list(found.checks)
             self.folder.record["training_threads"] = found.threads
             self.folder.record["checks"] = [vars(check) for check in found.checks]
@@ -172,6 +183,7 @@ class _Run:
                 lambda start: plan.task.batches(plan.seed, start),
                 plan.task.loss,
                 steps=plan.steps,
+                recipe=as_recipe(plan.recipe),
                 optimizer=optimizer,
                 warmup=float(settings.get("warmup", 0)) / max(1, plan.steps),
                 folder=self.path / "checkpoints",
@@ -276,6 +288,7 @@ class _Run:
         parts += ["--quick"] if plan.quick else []
         parts += [f"--steps {plan.steps}", f"--budget {plan.budget}", f"--threads {plan.threads}"]
         parts += [f"--constraint {shlex.quote(text)}" for text in plan.constraints]
+        parts += [f"--recipe {shlex.quote(plan.recipe)}"]
         return " ".join([*parts, f"--choices {shlex.quote(','.join(plan.choices))}"])
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from .. import catalog
 from ..checks import PliantError, unknown
-from ..technique import Elastic, Searcher
+from ..technique import Elastic, Recipe, Searcher
 
 _EXAMPLE = "such as width,depth or width(ratios=(0.5, 1.0)),depth"
 
@@ -55,6 +56,28 @@ def searcher(text: str) -> Searcher:
     return found
 
 
+def recipe(text: str) -> Recipe:
+    """Return the recipe of training that ``text`` names, as ``name`` or ``name(field=value, …)``.
+
+    Raises:
+        UnknownNameError: no such technique or field; the nearest is offered.
+        PliantError: the technique is no recipe, or the text cannot be read.
+    """
+    specs = split(text)
+    if len(specs) != 1:
+        raise PliantError(f"one recipe is needed, got {text!r}: give a name, and fields by name in brackets")
+    found: Recipe = _technique(specs[0], Recipe, "trains no family")
+    return found
+
+
+def checked_recipe(text: str | None) -> str:
+    """Return a recipe's text in a normal form, the catalogue's default if None; raises as :func:`recipe`."""
+    if text is None:
+        return str(import_module("pliant.techniques.train").DEFAULT)
+    recipe(text)
+    return split(text)[0]
+
+
 def _technique(spec: str, wanted: Any, lacking: str) -> Any:
     node = ast.parse(spec, mode="eval").body
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
@@ -63,7 +86,7 @@ def _technique(spec: str, wanted: Any, lacking: str) -> Any:
     name = call.func.id
     kind = catalog.load(name)
     if not issubclass(kind, wanted):
-        right = "search" if wanted is Searcher else "elastic"
+        right = {Searcher: "search", Recipe: "train"}.get(wanted, "elastic")
         raise PliantError(
             f"{name!r} is a technique of kind {catalog.kind_of(name)!r}, which {lacking}; "
             f"choose from {', '.join(catalog.names(right))}"
