@@ -122,6 +122,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
 
 def test_run_passes_what_was_asked_and_shows_what_came(calls: list[Any]) -> None:
     asked = ["--quick", "--steps", "20", "--choices", "width, depth", "--constraint", "macs <= 1e6", "--seed", "3"]
+    asked += ["--recipe", "sandwich"]
     result = runner.invoke(app, ["run", "digits", "--out", "runs/x", *asked])
     assert result.exit_code == 0
     (args, kwargs) = calls[0]
@@ -133,6 +134,7 @@ def test_run_passes_what_was_asked_and_shows_what_came(calls: list[Any]) -> None
         "seed": 3,
         "choices": ("width, depth",),
         "constraints": ("macs <= 1e6",),
+        "recipe": "sandwich",
         "threads": 1,
     }
     for expected in (
