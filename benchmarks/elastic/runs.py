@@ -65,6 +65,9 @@ def tuned(task: Task, name: str, members: Members, steps: int, rates: Sequence[f
     """
     made: Any = catalog.load(name)()
     assert isinstance(made, Recipe)
+    if "trained members" not in made.gives:  # it rates members, say, without training what they classify by
+        print(f"{name} is left out: it gives {', '.join(sorted(made.gives))}, not trained members", flush=True)
+        return None
     trials = [Trial(name, made, rate) for rate in rates]
     try:
         best = _best(task, trials, members, steps, read_only)

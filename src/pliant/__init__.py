@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .measure import Objective as Objective
     from .measure import Params as Params
     from .measure import PeakMemory as PeakMemory
+    from .measure import PlannedMemory as PlannedMemory
     from .space import Choice as Choice
     from .space import Config as Config
     from .space import Constraint as Constraint
@@ -87,6 +88,7 @@ _HOMES = {
     "Objective": "measure",
     "Params": "measure",
     "PeakMemory": "measure",
+    "PlannedMemory": "measure",
     "LocalProcesses": "study",
     "RayTasks": "study",
     "Study": "study",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -89,6 +89,10 @@ class Elastic(Technique):
         """Change the family once, before training; its largest member must compute the same function after it."""
         return None
 
+    def record(self) -> dict[str, Any]:
+        """Return the fields as plain data, of which a family that was saved makes the technique again."""
+        return asdict(self) if is_dataclass(self) else {}
+
 
 class Proposer(Protocol):
     """A running search: asked for configs, told their values. Objectives are always minimised here."""
@@ -127,6 +131,8 @@ class Turn(Protocol):
     step: int
     steps: int
     space: Space
+    family: Family
+    """What is trained. A recipe may read its weights, and change them between updates, alike in every process."""
     rng: Any  # random.Random, seeded by the run's seed and the step: the same in every process of a run
     memory: dict[str, Any]
     """What the recipe remembers between steps: JSON values, tensors, and dicts of these; kept in checkpoints."""
@@ -161,6 +167,15 @@ class Turn(Protocol):
 
         ``probabilities`` holds a tensor for each choice, as long as it has options. Returns the gradient of the task's
         loss for each of them; where ``learn``, that for the weights is added to the family's.
+        """
+        ...
+
+    def descend(self, config: Config, loss: Callable[[Any], Any], beside: Sequence[Any] = ()) -> None:
+        """Learn from a loss of the recipe's own, which looks at inputs alone.
+
+        ``loss(inputs)`` runs members of ``family`` as it likes and returns one number. Its gradient is added to that of
+        the family, and to that of ``beside``, parameters of the recipe's own. ``config`` stands for it in ``losses``,
+        which hold its average over all processes; a loss without a history of gradients is only measured like that.
         """
         ...
 

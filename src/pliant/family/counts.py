@@ -16,6 +16,7 @@ import numpy as np
 from ..graph.costs import Costs
 from ..space.config import Config
 from .canonical import places
+from .computed import parameter_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -206,7 +207,7 @@ def macs_shares(family: Family) -> Callable[[Config], float]:
         _log.info("parameters stand for multiply-accumulates: %s", reason)
 
         def count(config: Config) -> float:
-            return float(sum(p.numel() for p in family.member(config).parameters()))
+            return float(parameter_count(family.member(config)))
     else:
 
         def count(config: Config) -> float:

@@ -12,6 +12,7 @@ from ..graph.configuration import settle_configuration
 from ..graph.realise import difference, outputs
 from ..graph.slicing import take
 from ..space.config import Config
+from .computed import settle_modules
 from .maps import settle
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def extract(family: Family, checked: Config) -> nn.Module:
         VerificationError: the copy does not compute exactly what the member computes on the example.
     """
     draft = family.draft(checked)
-    member = family.ready(checked)
+    member = family.evaluated(checked)
     aliases, kept = family.analysis.capture.aliases, family.statistics
     statistics = {aliases.get(n, n): b for n, b in member.named_buffers() if aliases.get(n, n) in kept}
     slicing = draft.slicing()
@@ -41,6 +42,7 @@ def extract(family: Family, checked: Config) -> nn.Module:
     settle(net, draft.maps, family.places)
     for edit in draft.edits:
         edit(net)
+    settle_modules(net, member)
     if family.form == "module" and not draft.changes:
         settle_configuration(net, family.model, slicing)
     if any(tensor.is_meta for tensor in tensors.values()):

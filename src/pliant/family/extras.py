@@ -34,6 +34,11 @@ class Extras(dict[str, nn.Parameter]):
                     raise PliantError(f"two techniques add a parameter named {name!r}; place them apart with pliant.at")
                 self[name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
 
+    @property
+    def statistics(self) -> bool:
+        """Whether running statistics of normalisation are among them."""
+        return any(name.endswith(("running_mean", "running_var")) for name in self)
+
     def state(self) -> dict[str, Tensor]:
         """Return their values, under names that no module's state has."""
         return {f"{_PREFIX}{name}": value.detach() for name, value in self.items()}

@@ -81,6 +81,7 @@ class Family:
         self.places = places(self.analysis)
         self._store = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
+        self._whole: set[Config] = set()  # the last config that was found to be the user's own network
         self._warm: list[AliasSet] = []
         self._calibration: list[Any] = []
         self._calibrated: dict[Config, int] = {}
@@ -163,18 +164,19 @@ class Family:
             UnknownNameError: a choice or option that the space does not have.
         """
         self._follow()
-        # The keys of the cache have been checked.
-        checked = config if isinstance(config, Config) and config in self._members else self.space.check(config)
+        if isinstance(config, Config) and (config in self._members or config in self._whole):
+            checked = config  # what is remembered has been checked
+        else:
+            checked = self.space.check(config)
+        if checked in self._whole:
+            return self._network()
         found = self._members.get(checked)
         if found is None:
             draft = self.draft(checked)
             slicing = draft.slicing()
             if slicing.whole and not draft.changes:
-                if torch.is_grad_enabled():
-                    for parameter in self.model.parameters():
-                        if parameter.requires_grad:
-                            self._store.of(parameter)
-                return self.model
+                self._whole = {checked}
+                return self._network()
             found = self._build(slicing, draft)
             self._members[checked] = found
             while len(self._members) > _CACHED:
@@ -187,6 +189,15 @@ class Family:
             net.train(self.model.training)
         self._activate(aliases)
         return net
+
+    def _network(self) -> nn.Module:
+        """Return the user's own network, ready to learn."""
+        if torch.is_grad_enabled():
+            learning = [p for p in self.model.parameters() if p.requires_grad]
+            self._store.clear(p for p in learning if p.grad is None)
+            for parameter in learning:
+                self._store.of(parameter)  # takes over a gradient that is not the family's
+        return self.model
 
     def _build(self, slicing: Slicing, draft: Draft) -> tuple[nn.Module, AliasSet]:
         aliases = AliasSet(self._tensors, slicing, self._store, self.statistics)
@@ -241,20 +252,30 @@ class Family:
             batches: pairs ``(inputs, targets)``, as for training.
             count: how many to keep.
         """
-        self._calibration = [batch[0] for batch in islice(iter(batches), count)] if self.statistics else []
+        needed = self.statistics or self.extra.statistics
+        self._calibration = [batch[0] for batch in islice(iter(batches), count)] if needed else []
         self._calibrated.clear()
 
     @property
     def uncalibrated(self) -> bool:
         """True where members have running statistics, and nothing yet to estimate them from."""
-        return bool(self.statistics) and not self._calibration
+        return bool(self.statistics or self.extra.statistics) and not self._calibration
 
     def ready(self, config: Mapping[str, Any]) -> nn.Module:
-        """Return the member in evaluation mode, its normalisation statistics estimated for the weights as they are."""
+        """Return the member in evaluation mode, its normalisation statistics estimated for the weights as they are.
+
+        Where members compute their weights from the family's, it is what :meth:`extract` gives: a copy that costs what
+        ships would, and does not follow the family.
+        """
+        checked = self.space.check(config)
+        return self.extract(checked) if self.draft(checked).changes else self.evaluated(checked)
+
+    def evaluated(self, config: Mapping[str, Any]) -> nn.Module:
+        """Return the member as :meth:`ready` does, always over the family's own storage."""
         checked = self.space.check(config)
         net = self.member(checked)
         if self._calibration and self._calibrated.get(checked) != self._version(net):
-            if self.form == "module" or net is self.model:
+            if self.form == "module" or self.draft(checked).slicing().whole:
                 estimate_statistics(net, self._calibration)
             else:
                 named = {n: b for n, b in net.named_buffers() if n in self.statistics}
@@ -327,20 +348,23 @@ class Family:
         return save_family(self, Path(folder), dict(record or {}))
 
     @classmethod
-    def load(cls, folder: str | Path, model: nn.Module) -> Family:
+    def load(cls, folder: str | Path, model: nn.Module, choices: Sequence[Elastic | Placed] = ()) -> Family:
         """Read a family from a folder into ``model``, a fresh instance of the network that it was made from.
+
+        ``choices`` are those of its techniques that hold code of yours, which is not stored, as they were given to it.
 
         Raises:
             CorruptFileError: a file is missing, half-written or changed.
-            WrongShapeError: ``model`` is not the network that was saved.
+            WrongShapeError: ``model`` is not the network that was saved, or ``choices`` are not of its techniques.
         """
         from .store import load_family
 
-        return load_family(cls, Path(folder), model)
+        return load_family(cls, Path(folder), model, choices)
 
     def forget(self) -> None:
         """Drop every cached member; the next call of :meth:`member` builds anew."""
         self._members.clear()
+        self._whole.clear()
         self._calibrated.clear()
         self._warm.clear()
 

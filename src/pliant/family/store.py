@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,11 @@ from ..files import write_json, write_tensors
 from ..graph.prepare import unwrap
 from ..space.space import Space
 from .extras import is_extra
+from .place import Placed
 from .record import replay, technique_record
 
 if TYPE_CHECKING:
+    from ..technique import Elastic
     from .family import Family
 
 _JSON = "family.json"
@@ -72,7 +75,7 @@ def save_family(family: Family, folder: Path, record: dict[str, Any]) -> Path:
     return folder
 
 
-def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
+def load_family(kind: type[Family], folder: Path, model: nn.Module, choices: Sequence[Elastic | Placed] = ()) -> Family:
     """Read a family from ``folder`` into ``model``; see :meth:`Family.load`."""
     path = folder / _JSON
     if not path.is_file():
@@ -101,7 +104,8 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module) -> Family:
         model.load_state_dict({name: value for name, value in weights.items() if not is_extra(name)})
     except RuntimeError as error:
         raise WrongShapeError(f"the weights in {folder} do not fit this model: {error}") from error
-    family = kind(model, args, replay(rows), kwargs, [str(c) for c in space.constraints], only=only)
+    given = [choice if isinstance(choice, Placed) else Placed(choice) for choice in choices]
+    family = kind(model, args, replay(rows, given), kwargs, [str(c) for c in space.constraints], only=only)
     if family.space.digest != space.digest:
         raise CorruptFileError(
             f"the family in {folder} had {len(space.choices)} choices, this model has {len(family.space.choices)} or "

@@ -25,7 +25,7 @@ from .trace import Tracer
 class Analysis:
     """The axes, blocks and sites of a network, and what is kept fixed and why.
 
-    ``seconds`` holds the time of the capture and of the analysis itself.
+    ``seconds`` holds the time of the capture and of the analysis itself, ``where`` the patterns that name a part.
     """
 
     axes: tuple[Axis, ...]
@@ -34,6 +34,7 @@ class Analysis:
     fixed: tuple[Fixed, ...]
     trace: Tracer = field(repr=False, compare=False)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    where: tuple[str, ...] = ()
 
     @property
     def capture(self) -> Capture:
@@ -54,8 +55,17 @@ class Analysis:
                 return block
         raise unknown("block", name, [block.name for block in self.blocks])
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the submodules that run when the network does, by path, in its order: those that ``where`` names."""
+        calls, model = self.capture.calls, self.capture.scope.model
+        return {
+            path: module
+            for path, module in (model.named_modules() if model is not None else ())
+            if path and path in calls and all(fnmatchcase(path, where) for where in self.where)
+        }
+
     def only(self, where: str) -> Analysis:
-        """Return this analysis with the axes, blocks and sites whose name matches the pattern ``where``.
+        """Return this analysis with the axes, blocks, sites and submodules whose name matches the pattern ``where``.
 
         Raises:
             UnknownNameError: nothing matches.
@@ -69,8 +79,9 @@ class Analysis:
             axes=tuple(a for a in self.axes if match(a.name)),
             blocks=tuple(b for b in self.blocks if match(b.name)),
             sites=tuple(s for s in self.sites if match(s.name)),
+            where=(*self.where, where),
         )
-        if not (part.axes or part.blocks or part.sites):
+        if not (part.axes or part.blocks or part.sites or part.modules()):
             raise unknown("part", where, [*(a.name for a in self.axes), *(b.name for b in self.blocks)])
         return part
 

@@ -43,13 +43,14 @@ class Scope:
 
     ``only`` is the path of a submodule, or ``""`` for the whole model; ``pinned`` maps the tensors that must stay as
     they are to the reason; ``mode`` names the entry of :data:`MODES` that gave the graph; ``example`` holds the
-    arguments and keyword arguments that the captured module gets.
+    arguments and keyword arguments that the captured module gets; ``model`` is the whole model.
     """
 
     only: str = ""
     pinned: Mapping[str, str] = field(default_factory=dict)
     mode: str = "export"
     example: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), {})
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def capture(
         program, graph, log, mode = _first_that_works(model, part, args_in, kwargs_in)
     aliases = _aliases(model, only or "")
     pinned = {aliases.get(name, name): why for name, why in part.pinned.items()}
-    scope = Scope(only or "", pinned, mode, (part.args, part.kwargs) if only else (args, kwargs))
+    scope = Scope(only or "", pinned, mode, (part.args, part.kwargs) if only else (args, kwargs), model)
     return Capture(program, graph, args, kwargs, log.records, aliases, scope)
 
 

@@ -8,6 +8,7 @@ from .memory import PeakMemory as PeakMemory
 from .metric import Metric as Metric
 from .objective import Direction as Direction
 from .objective import Objective as Objective
+from .planned_memory import PlannedMemory as PlannedMemory
 from .weights import Bytes as Bytes
 from .weights import Params as Params
 
@@ -21,5 +22,6 @@ __all__ = [
     "Objective",
     "Params",
     "PeakMemory",
+    "PlannedMemory",
     "machine",
 ]

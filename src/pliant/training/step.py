@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -94,12 +94,7 @@ class TrainingStep:
                     loss = self._loss(
                         view, targets, (goal.views[at], goal.by_teacher) if goal else None, share, temperature
                     )
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise TrainingDivergedError(
-                        f"the loss of member {config.to_json()} is {value} at step {self.step}; try a lower learning "
-                        "rate, gradient clipping, or a look at this batch's inputs"
-                    )
+                value = self._finite(loss, config)
                 factor = weight / len(self.parts)
                 self.course.backward(loss * factor if factor != 1.0 else loss)
                 total += value / len(self.parts)
@@ -117,12 +112,7 @@ class TrainingStep:
             loss = share * self.course.imitate(view, goal[0], targets, temperature, goal[1])
             if share < 1.0:
                 loss = loss + (1.0 - share) * self.loss(view.outputs, targets)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise WrongShapeError(
-                "a loss is one number as a tensor, such as a mean over the batch; loss(outputs, targets) gave "
-                + (f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60])
-            )
-        return loss
+        return _one_number(loss, "loss(outputs, targets)")
 
     def blend(self, probabilities: Mapping[str, Tensor], learn: bool = True) -> dict[str, Tensor]:
         """Run all members at once, each weighted by its probability (:class:`~pliant.family.blend.Blend`).
@@ -163,6 +153,46 @@ class TrainingStep:
             name: torch.zeros_like(row) if row.grad is None else row.grad.detach() / scale for name, row in rows.items()
         }
 
+    def descend(self, config: Config, loss: Callable[[Any], Tensor], beside: Sequence[nn.Parameter] = ()) -> None:
+        """Add the gradient of a loss of the recipe's own, which looks at inputs alone.
+
+        Args:
+            config: stands for the loss in :attr:`losses`.
+            loss: ``loss(inputs)`` runs members of the family as it likes and returns one number. One without a history
+                of gradients is measured alone.
+            beside: parameters of the recipe's own. Their gradients are the average over all processes; one has none
+                where float16 gradients overflowed.
+
+        Raises:
+            WrongShapeError: the loss is not one number.
+            TrainingDivergedError: it is NaN or infinite; the message names ``config``.
+        """
+        total, learns = 0.0, False
+        for inputs, _ in self.parts:
+            with self.course.autocast():
+                value = _one_number(loss(inputs), "loss(inputs)")
+            total += self._finite(value, config) / len(self.parts)
+            learns = value.requires_grad
+            if learns:
+                self.course.backward(value / len(self.parts))
+        if beside:
+            self.course.processes.average(list(beside), f"a loss of the recipe's own in step {self.step}")
+        for parameter in beside:
+            if parameter.grad is not None and self.course.scaler is not None:
+                parameter.grad.div_(self.course.scaler.get_scale())
+                parameter.grad = parameter.grad if bool(parameter.grad.isfinite().all()) else None
+        self.losses[config] = self.course.together(self.step, config, total)
+        (self.learnt if learns else self.watched).append(config)
+
+    def _finite(self, loss: Tensor, config: Config) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"the loss of member {config.to_json()} is {value} at step {self.step}; try a lower learning "
+                "rate, gradient clipping, or a look at this batch's inputs"
+            )
+        return value
+
     def see(self, config: Config) -> Seen:
         """Return what a member gives on the batch in training mode, without learning."""
         self.watched.append(config)
@@ -202,6 +232,15 @@ class TrainingStep:
         """Let the optimizer use what has been learnt so far, where the loop allows that; else gradients add up."""
         if self._update is not None:
             self._update()
+
+
+def _one_number(loss: Any, what: str) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise WrongShapeError(
+            f"a loss is one number as a tensor, such as a mean over the batch; {what} gave "
+            + (f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60])
+        )
+    return loss
 
 
 def checked_batch(batch: Any) -> tuple[Any, Any]:

@@ -85,6 +85,7 @@ def _parts(family: Family) -> tuple[Any, ...]:
         family._calibration,
         family.prepared,
         family.space.digest,
+        family.extra.state(),
     )
 
 
@@ -98,6 +99,7 @@ def _rebuilt(
     calibration: list[Any],
     prepared: bool,
     digest: str,
+    extra: dict[str, Any],
 ) -> Family:
     family = Family(model, args, techniques, kwargs, constraints, only=only)
     if family.space.digest != digest:
@@ -105,6 +107,7 @@ def _rebuilt(
             "a worker made another space of the family than the search has: is it another version of torch or Pliant?"
         )
     family.prepared = prepared
+    family.extra.load(extra)
     if calibration:
         family.calibrate_with([(inputs, None) for inputs in calibration], len(calibration))
     return family

@@ -3,11 +3,11 @@
 The sandwich rule of universally slimmable networks (the two ends bound all members between them, so train both often)
 without its four members per batch: each has a batch of its own, as in single path one-shot, whose rate that falls
 linearly to zero is taken over too. Where members of a family are trained from scratch, a new batch teaches more than
-another member's answer on the same one: with equal compute this beats the sandwich in every member (the figures stand in
-the documentation, under Recipes). Plain single path hardly ever draws the two ends of a large space.
+another member's answer on the same one (the figures stand in the documentation, under Recipes). Plain single path
+hardly ever draws the two ends of a large space, so that a network that came with good weights would lose them.
 
-This is our own combination, published nowhere that we know of. Distillation from the largest member is a field; it costs a
-forward pass of the largest member in the steps of all others, which bought less than the steps that it took.
+This is our own combination, published nowhere that we know of. Distillation from the largest member is a field; it
+costs a forward pass of the largest member in the steps of all others, which bought less than the steps that it took.
 """
 
 from __future__ import annotations
