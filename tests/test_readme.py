@@ -79,9 +79,16 @@ def test_the_command_line_page_names_every_command() -> None:
     assert len(re.findall(r"^\| `pliant", page, re.MULTILINE)) == 8
 
 
-def test_the_concepts_page_runs() -> None:
-    for block in _blocks("docs/concepts.md", "python"):
-        exec(compile(block, "docs/concepts.md", "exec"), {})
+@pytest.mark.parametrize("page", ["concepts.md", pytest.param("choices.md", marks=pytest.mark.slow)])
+def test_the_pages_run(page: str) -> None:
+    for block in _blocks(f"docs/{page}", "python"):
+        exec(compile(block, f"docs/{page}", "exec"), {})
+
+
+def test_the_choices_page_names_every_technique() -> None:
+    text = (ROOT / "docs" / "choices.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", text.partition("| --- | --- |")[2].partition("\n\n")[0]))
+    assert named == {catalog.load(name).__name__ for name in catalog.names("elastic")}
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))

@@ -1,13 +1,16 @@
 """Rotation: one member learns from each batch; the largest and the smallest have their turns, the others are drawn.
 
-The sandwich rule of universally slimmable networks (the two ends bound all members between them, so train both often)
-without its four members per batch: each has a batch of its own, as in single path one-shot, whose rate that falls
-linearly to zero is taken over too. Where members of a family are trained from scratch, a new batch teaches more than
-another member's answer on the same one (the figures stand in the documentation, under Recipes). Plain single path
-hardly ever draws the two ends of a large space, so that a network that came with good weights would lose them.
+It keeps the sandwich rule of universally slimmable networks: train the largest and the smallest often, as the paper's
+claim is that they bound all members between them. Plain single path hardly ever draws either end of a large space, and
+a network that came with good weights would lose them.
 
-This is our own combination, published nowhere that we know of. Distillation from the largest member is a field; it
-costs a forward pass of the largest member in the steps of all others, which bought less than the steps that it took.
+This implementation differs from the sandwich in what gives it its name: its members do not share a batch, each has one
+of its own, as in single path one-shot (Guo et al., 2020), whose rate that falls linearly to zero is taken over too. The
+combination is ours, published nowhere that we know of. Where a family is trained from scratch, a new batch teaches more
+than another member's answer on the same one: at equal compute members err less than with the sandwich, and on average
+about as with single path (the figures stand in the documentation, under Recipes). Distillation from the largest member
+is a field; it costs a forward pass of the largest member in the steps of all others, which bought less than the steps
+that it took.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...technique import Recipe, Turn
+from ...technique import Paper, Recipe, Turn
 from ._fields import check_counts, check_positive, check_shares
 from ._learning import learn_led
 
@@ -39,6 +42,9 @@ class Rotation(Recipe):
     lead: float = 0.5
     temperature: float = 1.0
 
+    paper: ClassVar[Paper | None] = Paper(
+        "Yu, Huang", 2019, "Universally Slimmable Networks and Improved Training Techniques", "1903.05134"
+    )
     gives: ClassVar[frozenset[str]] = frozenset({"trained members"})
 
     def __post_init__(self) -> None:
