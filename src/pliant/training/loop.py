@@ -18,6 +18,7 @@ from .batches import Batches, batches_from
 from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from .compute import Compute, grouped
 from .course import Course, Loss, imitating
+from .heap import set_aside
 from .noise import Noise
 from .optimizer import default_optimizer
 from .stepping import Progress, Stepping
@@ -80,7 +81,8 @@ def train(
     course = Course(family, loss, steps, seed, teacher, compute=compute or Compute()).joined()
     stepping = Stepping(course, recipe, optimizer, clip, warmup, schedule or recipe.rate)
     run = _Run(stepping, Path(folder) if folder else None, save_every, on_step)
-    with course.processes.together(), keeping_modes(family.model), imitating(course, distiller, optimizer):
+    together, modes = course.processes.together(), keeping_modes(family.model)
+    with together, modes, imitating(course, distiller, optimizer), set_aside():
         return run.go(batches)
 
 
