@@ -15,6 +15,7 @@ from pliant.checks import NoEffectWarning, PliantError, TrainingDivergedError, U
 from pliant.family import Family, Imitation, View
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.width import Width
+from pliant.techniques.train.sandwich import Sandwich
 from pliant.training import Compute, Parts, TrainingStep, train
 from pliant.training.checkpoint import latest_checkpoint, load_checkpoint
 from pliant.training.course import Course
@@ -171,7 +172,7 @@ def losses_of(family: Family, compute: Compute) -> list[float]:
     """The largest member's loss in each step of a short training."""
     told: list[float] = []
     optimizer = torch.optim.AdamW(family.parameters(), lr=0.02)
-    train(family, learnable, loss, steps=50, optimizer=optimizer, clip=None, compute=compute,
+    train(family, learnable, loss, steps=50, recipe=Sandwich(), optimizer=optimizer, clip=None, compute=compute,
           on_step=lambda progress: told.append(progress.loss))  # fmt: skip
     return told
 

@@ -22,4 +22,4 @@ def test_its_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), namespace)
-    assert (tmp_path / "run" / "checkpoint-00000060.safetensors").exists()
+    assert (tmp_path / "run" / "checkpoint-00000240.safetensors").exists()
