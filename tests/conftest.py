@@ -21,6 +21,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if single else min(2, os.cpu_count() or 1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: at the end one process would wait for the other."""
+    items.sort(key=lambda item: item.path.parent.name not in ("runs", "study"))
+
+
 @pytest.fixture
 def seed() -> int:
     """Return the one seed that tests use."""
