@@ -81,8 +81,7 @@ def train(
     course = Course(family, loss, steps, seed, teacher, compute=compute or Compute()).joined()
     stepping = Stepping(course, recipe, optimizer, clip, warmup, schedule or recipe.rate)
     run = _Run(stepping, Path(folder) if folder else None, save_every, on_step)
-    together, modes = course.processes.together(), keeping_modes(family.model)
-    with together, modes, imitating(course, distiller, optimizer), set_aside():
+    with course.processes.together(), keeping_modes(family.model), imitating(course, distiller, optimizer):
         return run.go(batches)
 
 
@@ -104,6 +103,7 @@ class _Run:
     save_every: int
     on_step: Callable[[Progress], None] | None
 
+    @set_aside()
     def go(self, batches: Batches) -> Progress:
         """Do all steps, from the last checkpoint on if there is one."""
         course = self.stepping.course
