@@ -8,9 +8,7 @@ back as soon as it has been accumulated. Either way the caller sees ordinary par
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter, is_
 from typing import Any
 
@@ -20,65 +18,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..graph.slicing import Pick, Slicing, take
+from .gradients import WORTH_COUNTING, GradientStore
+from .indexing import Index
 
 Setter = Callable[[Tensor], None]
 _GRADIENT = attrgetter("grad")
-
-
-@cache
-def _accept_strided_gradients() -> None:
-    """Spend torch's once-per-process advice about strided gradients on a toy: ours are strided on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        toy = nn.Parameter(torch.zeros(2, 4)[:, :2])
-        toy.grad = torch.zeros(2, 4)[:, :2]
-        with torch.enable_grad():
-            toy.sum().backward()
-
-
-class GradientStore:
-    """One gradient buffer per family parameter, however many members learn and however often gradients are cleared."""
-
-    def __init__(self) -> None:
-        _accept_strided_gradients()
-        self._buffers: dict[int, Tensor] = {}
-
-    def of(self, parameter: nn.Parameter) -> Tensor:
-        """Make the buffer the parameter's gradient and return it: zero where the parameter has none.
-
-        A gradient that autograd made by itself is taken over. Were it left, members that were linked to it would keep
-        it alive, each another one.
-        """
-        buffer, gradient = self._buffers.get(id(parameter)), parameter.grad
-        if buffer is not None and buffer is gradient:
-            return buffer
-        buffer, _ = self._fitting(parameter)
-        with torch.no_grad():
-            buffer.zero_() if gradient is None else buffer.copy_(gradient)
-        parameter.grad = buffer
-        return buffer
-
-    def clear(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Do as :meth:`of` for parameters without a gradient, in one go: one by one takes longer than a small net."""
-        stale = []
-        for parameter in parameters:
-            buffer, fresh = self._fitting(parameter)
-            if not fresh:
-                stale.append(buffer)
-            parameter.grad = buffer
-        if stale:
-            with torch.no_grad():
-                torch._foreach_zero_(stale)
-
-    def _fitting(self, parameter: nn.Parameter) -> tuple[Tensor, bool]:
-        """Return the buffer of a parameter as it is now, and whether it was made just now, of zeros."""
-        buffer = self._buffers.get(id(parameter))
-        like = (parameter.shape, parameter.dtype, parameter.device)
-        if buffer is not None and (buffer.shape, buffer.dtype, buffer.device) == like:
-            return buffer, False
-        buffer = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
-        self._buffers[id(parameter)] = buffer
-        return buffer, True
 
 
 class ViewAlias:
@@ -86,9 +30,11 @@ class ViewAlias:
 
     __slots__ = ("_picks", "_pointer", "buffer", "buffer_pointer", "full", "own")
 
-    def __init__(self, full: nn.Parameter, picks: Sequence[Pick]) -> None:
+    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore) -> None:
         self.full, self._picks = full, picks
         self.own = nn.Parameter(take(full.detach(), picks), full.requires_grad)
+        if full.requires_grad and full.nbytes >= WORTH_COUNTING:
+            self.own.register_post_accumulate_grad_hook(store.buffer(full).accumulated)
         self._pointer = full.data_ptr()
         self.buffer: Tensor | None = None
         self.buffer_pointer = 0
@@ -131,16 +77,15 @@ class _Linked:
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
 
-    __slots__ = ("_fresh", "_index", "_setters", "_state", "full", "own", "shape")
+    __slots__ = ("_fresh", "_index", "_setters", "_state", "full", "own")
 
     def __init__(self, full: nn.Parameter, picks: Sequence[Pick], setters: list[Setter]) -> None:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
         self.full, self._setters = full, setters
-        self.shape = tuple(len(_indices(p, s)) for p, s in zip(picks, full.shape, strict=True))
         self._state: tuple[int, int] = (-1, -1)
         self._fresh = False
-        self._index = _Index(picks)
-        self.own = nn.Parameter(torch.empty(self.shape, dtype=full.dtype, device="meta"), full.requires_grad)
+        self._index = Index(picks, full.shape)
+        self.own = nn.Parameter(torch.empty(self._index.shape, dtype=full.dtype, device="meta"), full.requires_grad)
 
     def link(self, store: GradientStore, running: bool) -> None:
         """Gather anew where the family's parameter may have changed since the last time.
@@ -157,7 +102,7 @@ class GatherAlias:
         index = self._index
         self.own = nn.Parameter(index.take(full.detach()), full.requires_grad)
         if full.requires_grad:
-            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store.of(full)))
+            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
         self._state, self._fresh = state, not running
         self._put()
 
@@ -165,7 +110,7 @@ class GatherAlias:
         """Give the copy's memory back; the next :meth:`link` gathers again."""
         if not self.own.is_meta:
             self.own = nn.Parameter(
-                torch.empty(self.shape, dtype=self.full.dtype, device="meta"), self.full.requires_grad
+                torch.empty(self._index.shape, dtype=self.full.dtype, device="meta"), self.full.requires_grad
             )
             self._put()
 
@@ -174,48 +119,13 @@ class GatherAlias:
             setter(self.own)
 
 
-def _scatter(own: Tensor, index: _Index, buffer: Tensor) -> None:
+def _scatter(own: Tensor, index: Index, store: GradientStore, full: nn.Parameter) -> None:
     if own.grad is not None:
-        index.add(buffer, own.grad)
+        target = store.of(full)
+        parts = index.parts(target) if full.nbytes >= WORTH_COUNTING else [target]
+        with store.buffer(full).writing(parts):
+            index.add(target, own.grad)
         own.grad = None
-
-
-class _Index:
-    """Takes picked places out of a tensor and adds others to them; the indices are made once."""
-
-    def __init__(self, picks: Sequence[Pick]) -> None:
-        self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
-        self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
-
-    def _on(self, device: torch.device) -> list[tuple[int, Tensor]]:
-        if self._places[0][1].device != device:
-            self._places = [(dim, places.to(device)) for dim, places in self._places]
-        return self._places
-
-    def take(self, value: Tensor) -> Tensor:
-        """Return a copy of what is picked."""
-        value = take(value, self._ranges)
-        for dim, places in self._on(value.device):
-            value = value.index_select(dim, places)
-        return value
-
-    def add(self, target: Tensor, addend: Tensor) -> None:
-        """Add to what is picked, in place."""
-        target = take(target, self._ranges)
-        places = self._on(target.device)
-        if len(places) == 1:
-            target.index_add_(*places[0], addend)
-            return
-        each = [torch.arange(size, device=target.device) for size in target.shape]
-        for dim, places_of_dim in places:
-            each[dim] = places_of_dim
-        target.index_put_(torch.meshgrid(*each, indexing="ij"), addend, accumulate=True)
-
-
-def _indices(pick: Pick, size: int) -> np.ndarray:
-    if pick is None:
-        return np.arange(size)
-    return np.arange(pick.start, pick.stop) if isinstance(pick, slice) else pick
 
 
 class AliasSet:
@@ -246,7 +156,7 @@ class AliasSet:
                 gather = GatherAlias(full, picks, self._setters.setdefault(name, []))
                 self.gathers[name] = gather
                 return gather.own
-            view = ViewAlias(full, picks)
+            view = ViewAlias(full, picks, self._store)
             self.views.append(view)
             self._pointers.append(full.data_ptr())
             return view.own
@@ -289,7 +199,7 @@ class AliasSet:
         learning = [view for view in self.views if view.full.requires_grad]
         # A tied parameter has one alias, so none is met twice here.
         fulls = [*(view.full for view in learning), *(gather.full for gather in self.gathers.values())]
-        self._store.clear(full for full in fulls if full.requires_grad and full.grad is None)
+        self._store.attach(full for full in fulls if full.requires_grad and full.grad is None)
         if self._linked.still():  # most often the gradients had been cleared, and nothing else
             return
         for view in learning:

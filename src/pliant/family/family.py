@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..checks import NoEffectWarning, PliantError, VerificationError, WrongShapeError
+from ..checks import NoEffectWarning, PliantError, WrongShapeError
 from ..graph.analysis import Analysis, analyze
 from ..graph.module_form import ModuleForm
 from ..graph.prepare import unwrap
-from ..graph.realise import compare_forms, example_outputs, graph_network, sliced_copy, worst
+from ..graph.realise import compare_forms, graph_network
 from ..graph.slicing import Slicing, take
 from ..graph.tensors import full_tensors
 from ..space.choice import Choice
 from ..space.config import Config
 from ..space.space import Space
-from .aliases import AliasSet, GradientStore
+from .aliases import AliasSet
 from .canonical import Canonical, places
 from .draft import Draft
 from .extraction import extract
 from .extras import Extras
+from .forms import settle_form
+from .gradients import GradientStore
 from .maps import install
 from .place import Placed
 from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
@@ -79,7 +80,7 @@ class Family:
         self._momenta = statistic_momenta(self.analysis, model)
         self.statistics = frozenset(self._momenta)
         self.places = places(self.analysis)
-        self._store = GradientStore()
+        self.gradients = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
         self._whole: set[Config] = set()  # the last config that was found to be the user's own network
         self._warm: list[AliasSet] = []
@@ -91,7 +92,7 @@ class Family:
         self._canonical_config = Canonical(self.analysis, self.space, self.draft)
         self._counts: Counts | Literal[False] | None = None
         self.extra = Extras(self.techniques, self.analysis, self._tensors)
-        self._choose_form()
+        settle_form(self)
 
     # ---- what it is ------------------------------------------------------------------------------------------------
     def _collect(self) -> list[Choice]:
@@ -190,17 +191,25 @@ class Family:
         self._activate(aliases)
         return net
 
+    def zero_grad(self) -> None:
+        """Take all gradients away, as an optimizer's ``zero_grad()``, but clear no more memory than members wrote to.
+
+        With small members of a large network that is quicker. It relies on every write outside of members to show in a
+        gradient's version: one through ``gradient.data`` does not; call the optimizer's after those.
+        """
+        self.gradients.clear(self.parameters())
+
     def _network(self) -> nn.Module:
         """Return the user's own network, ready to learn."""
         if torch.is_grad_enabled():
             learning = [p for p in self.model.parameters() if p.requires_grad]
-            self._store.clear(p for p in learning if p.grad is None)
+            self.gradients.attach(p for p in learning if p.grad is None)
             for parameter in learning:
-                self._store.of(parameter)  # takes over a gradient that is not the family's
+                self.gradients.of(parameter)  # takes over a gradient that is not the family's
         return self.model
 
     def _build(self, slicing: Slicing, draft: Draft) -> tuple[nn.Module, AliasSet]:
-        aliases = AliasSet(self._tensors, slicing, self._store, self.statistics)
+        aliases = AliasSet(self._tensors, slicing, self.gradients, self.statistics)
         net = self.realise(slicing, aliases.supply)
         aliases.attach(net, install(net, draft.maps, self.places))
         for edit in draft.edits:
@@ -367,31 +376,6 @@ class Family:
         self._whole.clear()
         self._calibrated.clear()
         self._warm.clear()
-
-    # ---- the two forms ---------------------------------------------------------------------------------------------
-    def _choose_form(self) -> None:
-        """Use the user's own class where it computes what the graph says, the graph elsewhere."""
-        if any(tensor.is_meta for tensor in self._tensors.values()):
-            return
-        with keeping_modes(self.model):
-            self.model.eval()
-            capture = self.analysis.capture
-            whole = example_outputs(sliced_copy(self.model, Slicing(self.analysis), "graph"), capture, graph=True)
-            # Twice: a network that keeps state may agree once by chance.
-            gap = max(worst(whole, example_outputs(self.model, capture)) for _ in range(2))
-            if gap > 1e-5:
-                raise VerificationError(
-                    f"the captured graph differs from the model by {gap:.1e} on the example (at most 1e-5 expected); "
-                    "does its forward draw random numbers, or keep state?"
-                )
-            rng = random.Random(0)
-            for config in (self.space.smallest(), self.space.sample(rng), self.space.sample(rng)):
-                gap, rescale, error = compare_forms(self.model, self.draft(config).slicing(), self.analysis)
-                self.rescale = self.rescale or rescale
-                if gap > 1e-5:
-                    self.form = "graph"
-                    self.why_graph = error or f"the two forms differ by {gap:.1e}"
-                    break
 
 
 def _held(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:

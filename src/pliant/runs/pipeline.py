@@ -114,7 +114,7 @@ def run(
         seed: determines the initial weights, the batches, the members that learn, and the search.
         choices: techniques that add choices, with fields if wanted: ``width(ratios=(0.5, 1.0))``.
         constraints: such as ``"macs <= 1e6"`` or ``"blocks.depth >= 2"``.
-        recipe: how the family is trained, with fields if wanted: ``sandwich(share=1.0)``; the task's own
+        recipe: how the family is trained, with fields if wanted: ``name(field=value)``; the task's own
             (``SETTINGS["recipe"]``) or the catalogue's default if None.
         threads: threads for the measurement of latency.
         events: is told of the progress.

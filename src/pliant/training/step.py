@@ -260,4 +260,8 @@ def checked_batch(batch: Any) -> tuple[Any, Any]:
 def gradient_norm(parameters: Iterable[torch.nn.Parameter], clip: float | None) -> float:
     """Clip the gradients to a total norm of ``clip`` (None: leave them) and return the norm before."""
     rows = [p for p in parameters if p.grad is not None]
-    return float(torch.nn.utils.clip_grad_norm_(rows, clip if clip is not None else float("inf")))
+    total = torch.nn.utils.get_total_norm([p.grad for p in rows if p.grad is not None])
+    norm = float(total)
+    if clip is not None and not norm + 2e-6 < clip:  # below, torch would multiply by one
+        torch.nn.utils.clip_grads_with_norm_(rows, clip, total)
+    return norm

@@ -74,11 +74,11 @@ class Stepping:
             course.imitation.train()
             course.imitation.done = step / course.steps
         self._set_rates(step)
-        optimizer.zero_grad(set_to_none=True)
+        self._clear()
 
         def update() -> None:
             self._optimise(turn, None)
-            optimizer.zero_grad(set_to_none=True)
+            self._clear()
 
         turn = TrainingStep(family, batch, course.loss, step, course.seed, update, course)
         self.recipe.step(turn)
@@ -87,14 +87,21 @@ class Stepping:
         done.memory.update(course.memory)
         return done
 
+    def _clear(self) -> None:
+        """Take the gradients away: what members wrote to alone is cleared before the optimizer clears the rest."""
+        optimizer = self.optimizer
+        self.course.family.gradients.clear(p for group in optimizer.param_groups for p in group["params"])
+        optimizer.zero_grad(set_to_none=True)
+
     def _optimise(self, turn: TrainingStep, apply: Callable[[], Any] | None) -> float:
         """Average over processes, clip, check, and let the optimizer step; returns the gradients' norm."""
         optimizer, scaler = self.optimizer, self.course.scaler
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.course.processes.average(parameters, f"an optimizer step in step {turn.step}")
-        if scaler is not None and any(p.grad is not None for p in parameters):
-            scaler.unscale_(optimizer)
-        norm = gradient_norm(parameters, self.clip)
+        with self.course.family.gradients.scaling():
+            if scaler is not None and any(p.grad is not None for p in parameters):
+                scaler.unscale_(optimizer)
+            norm = gradient_norm(parameters, self.clip)
         if not math.isfinite(norm) and scaler is None:
             raise TrainingDivergedError(
                 f"the gradients are {norm} at step {turn.step}, after members {[c.to_json() for c in turn.losses]}; "

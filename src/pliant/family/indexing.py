@@ -1,0 +1,99 @@
+"""Copies of what is picked from a tensor, and additions to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..graph.slicing import Pick, take
+
+_BLOCKS = 24  # up to which blocks are copied one by one: beyond, looking up places is quicker
+_Block = tuple[tuple[slice, ...], tuple[slice, ...]]  # where it lies in the copy, and where in the tensor
+
+
+class Index:
+    """Takes picked places out of a tensor and adds others to them; what that needs is made once.
+
+    Args:
+        picks: what is picked of each dimension.
+        shape: of the tensor.
+    """
+
+    def __init__(self, picks: Sequence[Pick], shape: Sequence[int]) -> None:
+        self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
+        self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
+        runs = [_runs(pick, size) for pick, size in zip(picks, shape, strict=True)]
+        self.shape = tuple(each[-1][0].stop for each in runs)
+        self._blocks: list[_Block] = []
+        if prod(map(len, runs)) <= _BLOCKS:
+            for block in product(*runs):
+                self._blocks.append((tuple(here for here, _ in block), tuple(there for _, there in block)))
+
+    def parts(self, value: Tensor) -> list[Tensor]:
+        """Return views of a tensor that hold all that is picked; nothing else where that lies in a few blocks."""
+        return [value[there] for _, there in self._blocks] or [take(value, self._ranges)]
+
+    def take(self, value: Tensor) -> Tensor:
+        """Return a copy of what is picked."""
+        copy = torch.empty(self.shape, dtype=value.dtype) if self._blocks else None
+        if copy is not None and _in_numpy(copy, value):
+            target, source = copy.numpy(), value.numpy()
+            for here, there in self._blocks:
+                target[here] = source[there]
+            return copy
+        value = take(value, self._ranges)
+        for dim, places in self._on(value.device):
+            value = value.index_select(dim, places)
+        return value
+
+    def add(self, target: Tensor, addend: Tensor) -> None:
+        """Add to what is picked, in place."""
+        addend = addend.detach()
+        if self._blocks and _in_numpy(target, addend):
+            total, own = target.numpy(), addend.numpy()
+            for here, there in self._blocks:
+                total[there] += own[here]
+            return
+        target = take(target, self._ranges)
+        places = self._on(target.device)
+        if len(places) == 1:
+            target.index_add_(*places[0], addend)
+            return
+        each = [torch.arange(size, device=target.device) for size in target.shape]
+        for dim, places_of_dim in places:
+            each[dim] = places_of_dim
+        target.index_put_(torch.meshgrid(*each, indexing="ij"), addend, accumulate=True)
+
+    def _on(self, device: torch.device) -> list[tuple[int, Tensor]]:
+        if self._places[0][1].device != device:
+            self._places = [(dim, places.to(device)) for dim, places in self._places]
+        return self._places
+
+
+def _in_numpy(*values: Tensor) -> bool:
+    """NumPy copies with one thread: for copies as small as these, torch's threads take longer to wake."""
+    return all(
+        type(value) is Tensor  # not one that a tracer stands in for
+        and value.device.type == "cpu"
+        and value.dtype in (torch.float32, torch.float64, torch.float16)
+        for value in values
+    )
+
+
+def _runs(pick: Pick, size: int) -> list[tuple[slice, slice]]:
+    """Return the runs of consecutive places of a pick: where each lies in the copy, and where in the tensor."""
+    if pick is None:
+        return [(slice(0, size), slice(0, size))]
+    if isinstance(pick, slice):
+        return [(slice(0, pick.stop - pick.start), pick)]
+    ends = [0, *(np.flatnonzero(np.diff(pick) != 1) + 1).tolist(), len(pick)]
+    starts = [int(pick[first]) for first in ends[:-1]]
+    return [
+        (slice(first, last), slice(start, start + last - first))
+        for first, last, start in zip(ends[:-1], ends[1:], starts, strict=True)
+    ]

@@ -1,0 +1,143 @@
+"""Clearing gradients where members wrote, and all of them where somebody else may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pliant.family import Family, aliases
+from pliant.family.gradients import GradientStore
+from tests.family.test_aliases import CASES, close, expected, family_of, gradients, learn
+
+
+@pytest.fixture(autouse=True)
+def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep count of the smallest buffers too, as of large ones."""
+    monkeypatch.setattr(aliases, "WORTH_COUNTING", 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_step_starts_from_nothing_whichever_members_learnt(name: str, rng: Random) -> None:
+    family, x = family_of(name)
+    family.model.train()
+    ends = [family.space.smallest(), family.space.largest()]
+    for _ in range(6):
+        family.zero_grad()
+        assert all(p.grad is None for p in family.parameters())
+        chosen = [rng.choice(ends), family.space.sample(rng), family.space.sample(rng)][: rng.randint(1, 3)]
+        wanted = [expected(family, config, x) for config in chosen]
+        for config in chosen:
+            learn(family, config, x)
+        close(gradients(family), {key: torch.stack([each[key] for each in wanted]).sum(0) for key in wanted[0]})
+
+
+def _directly(family: Family, x: Tensor) -> None:
+    family.model(x).square().sum().backward()  # beside the family, past its members
+
+
+def _noise(family: Family, x: Tensor) -> None:
+    for parameter in family.parameters():
+        if parameter.grad is not None:
+            parameter.grad.add_(1.0)
+
+
+def _clipped(family: Family, x: Tensor) -> None:
+    nn.utils.clip_grad_norm_(family.parameters(), 1e-3)
+
+
+def _replaced(family: Family, x: Tensor) -> None:
+    for parameter in family.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    learn(family, family.space.smallest(), x)
+
+
+def _own_cleared(family: Family, x: Tensor) -> None:
+    net = family.member(family.space.smallest())
+    net.zero_grad()
+    net(x).square().sum().backward()
+
+
+def _twice(family: Family, x: Tensor) -> None:
+    loss = family.member(family.space.smallest())(x).square().sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+
+
+def _between(family: Family, x: Tensor) -> None:
+    loss = family.member(family.space.smallest())(x).square().sum()
+    family.zero_grad()
+    loss.backward()
+
+
+def _many(family: Family, x: Tensor) -> None:
+    rng = Random(1)
+    for _ in range(40):
+        learn(family, family.space.sample(rng), x)
+
+
+@pytest.mark.parametrize("name", ["convnet", "fused", "tied"])
+@pytest.mark.parametrize(
+    "write", [_directly, _noise, _clipped, _replaced, _own_cleared, _twice, _between, _many], ids=lambda f: f.__name__
+)
+def test_writes_of_others_are_noticed(name: str, write: Callable[[Family, Tensor], None], rng: Random) -> None:
+    family, x = family_of(name)
+    family.model.train()
+    smallest = family.space.smallest()
+    for config in (smallest, family.space.sample(rng)):
+        family.zero_grad()
+        learn(family, smallest, x)
+        write(family, x)
+        family.zero_grad()
+        want = expected(family, config, x)
+        learn(family, config, x)
+        close(gradients(family), want)
+
+
+def test_what_a_small_member_wrote_is_all_that_is_cleared(rng: Random) -> None:
+    family, x = family_of("fused", dim=32, depth=3)
+    store: Any = family.gradients
+    family.model.train()
+    for _ in range(3):
+        family.zero_grad()
+        learn(family, family.space.smallest(), x)
+        with store.scaling():
+            nn.utils.clip_grad_norm_(family.parameters(), 1e-3)
+    held = [p for p in family.parameters() if p.grad is not None and p.dim() == 2]
+    assert held
+    for parameter in held:
+        buffer = store.buffer(parameter)
+        assert buffer.counted
+        assert sum(part.numel() for part in buffer.written) < parameter.numel()
+        buffer.tensor.data[-1, -1] = 7.0  # leaves no trace, and lies in no small member
+    family.zero_grad()
+    assert all(store.buffer(p).tensor[-1, -1] == 7.0 for p in held)
+    learn(family, family.space.smallest(), x)
+    torch.optim.SGD(family.parameters()).zero_grad()  # what is documented for such writes
+    want = expected(family, family.space.smallest(), x)
+    learn(family, family.space.smallest(), x)
+    close(gradients(family), want)
+
+
+def test_a_buffer_follows_its_parameter_to_another_shape_and_type() -> None:
+    store, parameter = GradientStore(), nn.Parameter(torch.zeros(3, 4))
+    first = store.of(parameter)
+    assert store.of(parameter) is first
+    parameter.grad = None
+    assert store.of(parameter) is first
+    parameter.grad = None
+    parameter.data = torch.zeros(2, 5, dtype=torch.float64)
+    assert store.of(parameter).shape == (2, 5)
+    assert store.of(parameter).dtype == torch.float64
+
+
+def test_a_gradient_of_autograds_own_is_taken_over() -> None:
+    store, parameter = GradientStore(), nn.Parameter(torch.zeros(3))
+    parameter.sum().backward()
+    taken = store.of(parameter)
+    assert parameter.grad is taken
+    assert taken.tolist() == [1.0, 1.0, 1.0]

@@ -1,0 +1,62 @@
+"""Copies of picked places, and additions to them, against NumPy's indexing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pliant.family.indexing import Index
+from pliant.graph.slicing import Pick
+
+PICKS: dict[str, tuple[Pick, ...]] = {
+    "three runs": (np.r_[0:4, 8:12, 16:20], None),
+    "runs and a range": (np.r_[0:2, 8:10], slice(1, 5)),
+    "runs in both": (np.r_[0:2, 8:10], np.r_[0:2, 4:6]),
+    "no runs": (np.random.default_rng(0).permutation(24)[:13], None),
+    "so many blocks that places are looked up": (np.arange(0, 24, 2), np.arange(0, 6, 2)),
+    "turned round": (None, np.arange(6)[::-1].copy()),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", PICKS)
+def test_what_is_taken_and_where_it_is_added(name: str, dtype: torch.dtype) -> None:
+    picks = PICKS[name]
+    value = torch.arange(24.0 * 6).reshape(24, 6).to(dtype)
+    index = Index(picks, value.shape)
+    grid = np.ix_(*(np.arange(n) if p is None else np.r_[p] for p, n in zip(picks, value.shape, strict=True)))
+    taken = index.take(value)
+    assert tuple(taken.shape) == tuple(index.shape)
+    assert torch.equal(taken, value[grid])
+    assert taken.untyped_storage().data_ptr() != value.untyped_storage().data_ptr()
+
+    addend = torch.randint(1, 9, taken.shape).to(dtype)
+    target, want = torch.ones_like(value), torch.ones_like(value)
+    index.add(target, addend)
+    want[grid] += addend
+    assert torch.equal(target, want)
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_the_parts_hold_all_that_is_picked(name: str) -> None:
+    value = torch.zeros(24, 6)
+    index = Index(PICKS[name], value.shape)
+    index.add(value, torch.ones(index.shape))
+    for part in index.parts(value):
+        part.zero_()
+    assert not value.any()
+
+
+def test_a_few_blocks_are_all_that_is_touched() -> None:
+    value = torch.ones(24, 6)
+    for part in Index(PICKS["runs in both"], value.shape).parts(value):
+        part.zero_()
+    assert value.sum() == 24 * 6 - 4 * 4
+
+
+def test_gradients_that_lie_transposed_are_added_alike() -> None:
+    index, target = Index((np.r_[0:2, 4:6], None), (8, 3)), torch.zeros(8, 3)
+    addend = torch.arange(12.0).reshape(3, 4).t()
+    index.add(target, addend)
+    assert torch.equal(target[[0, 1, 4, 5]], addend)
