@@ -76,6 +76,7 @@ class Family:
         self.space = Space(self._collect(), constraints)
         self._tensors = full_tensors(model, self.analysis.capture)
         self._held = _held(model)
+        self._weights = list(model.parameters())
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
         self.statistics = frozenset(self._momenta)
@@ -197,7 +198,8 @@ class Family:
         With small members of a large network that is quicker. It relies on every write outside of members to show in a
         gradient's version: one through ``gradient.data`` does not; call the optimizer's after those.
         """
-        self.gradients.clear(self.parameters())
+        self._follow()
+        self.gradients.clear(chain(self._weights, self.extra.values()))
 
     def _network(self) -> nn.Module:
         """Return the user's own network, ready to learn."""
@@ -236,7 +238,7 @@ class Family:
         if all(store[name] is tensor for store, name, tensor in self._held):
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
-        self._held = _held(self.model)
+        self._held, self._weights = _held(self.model), list(self.model.parameters())
         self.extra.follow(self.model)
         self.forget()
 
