@@ -1,7 +1,8 @@
 """A training step of a member against the same network extracted and standing alone.
 
-Forward, loss, backward and the clearing of gradients (``set_to_none``) count: at most 1.05x where all the member's
-tensors are views, 1.15x where some are gathered. Beside it, without a limit, the same with a step of SGD with momentum:
+Forward, loss, backward and the clearing of gradients count (``family.zero_grad()``, which clears what members wrote;
+``set_to_none`` for the network alone): at most 1.05x where all the member's tensors are views, 1.15x where some are
+gathered. Beside it, without a limit, the same with a step of SGD with momentum:
 the family's optimizer steps on every weight of the family, that of the network alone on its own weights only.
 
 Arguments: names of networks (``digits``, ``vit_s``), and numbers of threads (``1``, ``2``); all by default.
@@ -71,7 +72,7 @@ def compare(
     optimizers = [torch.optim.SGD(n.parameters(), lr=0.0, momentum=0.9) for n in (family.model, alone)]
 
     def member() -> None:
-        optimizers[0].zero_grad(set_to_none=True)
+        family.zero_grad()
         step(family.member(config), batch)
 
     def standing_alone() -> None:
