@@ -37,6 +37,7 @@ from .folder import RunFolder
 from .members import Workshop, macs_of_one
 from .spec import checked_recipe, split
 from .spec import recipe as as_recipe
+from .watch import Watch
 
 TOLERANCE = 1.5  # how much more error the headline's member may have, unless the task's SETTINGS say otherwise
 
@@ -195,25 +196,17 @@ class _Run:
 
     def _search(self, family: Family) -> Study:
         plan = self.plan
-        self.events.phase("search", plan.budget)
-        error = self._objective(family)
-        objectives = [error, macs_of_one(family)]
-        done = 0
-
-        def told(trial: Any) -> None:
-            nonlocal done
-            done = max(done, trial.number) + 1
-            self.events.step(min(done, plan.budget), **trial.values)
-
+        objectives = [self._objective(family), macs_of_one(family)]
+        storage = self.path / "study.db"
         with self.folder.timed("search"):
             study = search(
                 family,
                 objectives,
                 plan.budget,
-                storage=self.path / "study.db",
+                storage=storage,
                 constraints=on_measures(plan.constraints, family),
                 seed=plan.seed,
-                on_trial=told,
+                on_trial=Watch(self.events, plan.budget, objectives, storage),
             )
         if study.note:
             self.events.note(study.note)

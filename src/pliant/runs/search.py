@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 
-from ..checks import PliantError, unknown
+from ..checks import unknown
 from ..family.family import Family
 from ..measure import Bytes, Latency, Metric, Objective, Params, PeakMemory
 from ..measure.timing import torch_threads
 from ..space import Constraint, Space
-from ..study import RayTasks, Study, Trial, Workers
+from ..study import RayTasks, Study, Workers
 from ..study import search as search_family
 from ..study.store import Store
-from ..study.study import front_of, share
 from ..tasks import Task
 from .build import calibrate, on_measures, timing_args
 from .events import Events, Silence
@@ -25,6 +24,7 @@ from .folder import RunFolder
 from .members import macs_of_one
 from .open import SEARCH, family_of
 from .spec import searcher as read_searcher
+from .watch import Watch
 
 BUDGET = 50
 
@@ -81,7 +81,7 @@ def search(
             storage=where,
             **asked.options(),
             seed=seed if seed is not None else int(stored.get("seed", asked.seed)),
-            on_trial=Watch(events or Silence(), budget, asked.objectives, _earlier(where)),
+            on_trial=Watch(events or Silence(), budget, asked.objectives, where),
             workers=_workers(workers, ray),
             remeasure=remeasure,
             results=results,
@@ -147,13 +147,6 @@ def _rules(stored: Mapping[str, Any], family: Family) -> list[str]:
     return [*(text for text in bounds if text not in own), *stored["constraints"]]
 
 
-def _earlier(where: str | Path) -> Sequence[Trial]:
-    try:
-        return Study.load(where).trials
-    except PliantError:  # there is none yet; if it is worse, the search says so
-        return ()
-
-
 def narrowed(family: Family, task: Task, constraints: Sequence[str], seed: int) -> Family:
     """Return ``family`` with more constraints on its choices; it shares the weights."""
     capture = family.analysis.capture
@@ -198,30 +191,3 @@ class Known:
             return task.evaluate(member, "validation")[name]
 
         return Metric(name, measure, unit=str(task.settings.get("unit", "")))
-
-
-class Watch:
-    """Tells of a search's progress: how many are measured, the size of the front and its hypervolume so far.
-
-    The hypervolume is the share that the front dominates of the box between the best and the worst value of each
-    objective so far; with one objective, its best value is told.
-    """
-
-    def __init__(self, events: Events, budget: int, objectives: Sequence[Objective], earlier: Sequence[Trial]) -> None:
-        self._events, self._budget = events, budget
-        self._directions = {each.name: each.direction for each in objectives}
-        self._trials = {trial.config: trial for trial in earlier}
-        events.phase("search", budget)
-
-    def __call__(self, trial: Trial) -> None:
-        """Take in a trial."""
-        self._trials[trial.config] = trial
-        trials = list(self._trials.values())
-        front = front_of(trials, self._directions)
-        figures: dict[str, float] = {}
-        if len(self._directions) > 1:
-            figures = {"hypervolume": share(trials, self._directions), "front": len(front)}
-        elif front:
-            figures = dict(front[0].values)
-        done = sum(not each.imported for each in trials)
-        self._events.step(min(done, self._budget), **figures)
