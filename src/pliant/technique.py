@@ -179,6 +179,14 @@ class Turn(Protocol):
         """
         ...
 
+    def foresee(self, config: Config, rate: float = 1.0) -> float:
+        """Return the member's loss on half of the batch after an optimizer step on the other half, which is taken back.
+
+        ``rate`` multiplies that step's learning rate. Weights, buffers, the optimizer and random numbers are as before,
+        bit for bit. The loss is infinite where the step spoils the weights.
+        """
+        ...
+
     def taught(self) -> Any:
         """Return what the run's own teacher gives on the batch; ``None`` where the run has none."""
         ...

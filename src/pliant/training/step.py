@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import TrainingDivergedError, WrongShapeError
+from ..checks import PliantError, TrainingDivergedError, WrongShapeError
 from ..family.family import Family
 from ..family.imitation import View
 from ..family.statistics import call
@@ -20,6 +20,7 @@ from ..space.config import Config
 from ..space.space import Space
 from .compute import Parts
 from .course import Course, Loss, Seen, as_seen, unregularised
+from .tentative import halves
 
 
 class TrainingStep:
@@ -53,6 +54,7 @@ class TrainingStep:
         self.space: Space = family.space
         self.rng = random.Random(f"{seed}:{step}")  # a string seed is hashed the same in every process
         self.rate = 1.0
+        self.tentative: Callable[[], AbstractContextManager[None]] | None = None  # given by a loop that can take back
         self.losses: dict[Config, float] = {}
         self.learnt: list[Config] = []
         self.watched: list[Config] = []
@@ -197,6 +199,37 @@ class TrainingStep:
         """Return what a member gives on the batch in training mode, without learning."""
         self.watched.append(config)
         return self.course.watch(self.family.member(config), self.parts)
+
+    def foresee(self, config: Config, rate: float = 1.0) -> float:
+        """Return a member's loss on half of the batch after an optimizer step on the other half, taken back after that.
+
+        Args:
+            config: the member.
+            rate: multiplies the learning rate of that step.
+
+        Raises:
+            PliantError: the loop cannot take a step back, or gradients wait for an update.
+            WrongShapeError: the batch has one sample only.
+        """
+        if self.tentative is None or self._update is None:
+            raise PliantError("this loop cannot take optimizer steps back; train by pliant.train to use this recipe")
+        if any(parameter.grad is not None for parameter in self.family.parameters()):
+            raise PliantError("foresee() comes before learn(), or after update(): else the gradients would be lost")
+        kept = (self.parts, self.rate, dict(self.losses), list(self.learnt))
+        first, second = zip(*map(halves, self.parts), strict=True)
+        try:
+            with self.tentative():
+                self.parts, self.rate = list(first), rate
+                self.learn(config)
+                self._update()
+                net = self.family.member(config)
+                with torch.no_grad(), self.course.autocast():
+                    losses = [self._loss(self.course.view(net, x), y, None, 0.0, 1.0) for x, y in second]
+                value = sum(float(loss) for loss in losses) / len(losses)
+        finally:
+            self.parts, self.rate, self.losses, self.learnt = kept
+        self.watched += [config, config]  # forward and backward on one half, forward on the other
+        return self.course.together(self.step, config, value if math.isfinite(value) else math.inf)
 
     def taught(self) -> Seen | None:
         """Return what the run's teacher gives on the batch, computed once; ``None`` where there is none."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..space.config import Config
 from ..technique import Recipe
 from .course import Course
 from .step import TrainingStep, gradient_norm
+from .tentative import tentative
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Stepping:
             self._clear()
 
         turn = TrainingStep(family, batch, course.loss, step, course.seed, update, course)
+        turn.tentative = partial(tentative, course, optimizer)
         self.recipe.step(turn)
         norm, lr = self._optimise(turn, self.apply), float(optimizer.param_groups[0]["lr"])
         done = Progress(step + 1, course.steps, turn.losses, norm, lr, tuple(turn.learnt), tuple(turn.watched))
