@@ -47,6 +47,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--task", default="digits", help="digits, digits:convnet or charlm")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="of the seeds, to share them out over processes")
     parser.add_argument("--steps", type=int, help="the task's own if not given")
     parser.add_argument("--run", type=Path, help="a finished run, whose recommended members are compared")
     parser.add_argument("--members", help="comma-separated ids of the run's members, instead of all recommended")
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     members = shapes(family, asked.run)
     if asked.members:
         members = {name: members[name] for name in dict.fromkeys(["full", *asked.members.split(",")])}
-    seeds = [one_seed(task, members, seed, steps, asked.rates) for seed in range(asked.seeds)]
+    seeds = [one_seed(task, members, seed, steps, asked.rates) for seed in range(asked.first, asked.seeds)]
     return figures(task, members, seeds, costs(family, task, members), steps)
 
 
