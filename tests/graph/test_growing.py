@@ -92,13 +92,27 @@ def test_an_activation_that_is_not_the_same_twice_is_refused() -> None:
         deeper(net, analyze(net, (torch.randn(3, 5),)), "1")
 
 
+def shape_after(net: nn.Module, at: str) -> torch.Size:
+    seen: list[torch.Size] = []
+    handle = net.get_submodule(at).register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    net(*ARGS)
+    handle.remove()
+    return seen[0]
+
+
 def test_any_sequence_of_edits_keeps_the_function(rng: Random) -> None:
     net = start = convnet()
     analysis = analyze(net, ARGS)
     count = params(net)
     for _ in range(8):
-        kind = rng.randrange(3)
-        if kind == 0:
+        kind = rng.randrange(4)
+        relus = [name for name, each in net.named_modules() if isinstance(each, nn.ReLU)]
+        if kind == 3:
+            at = rng.choice(relus)
+            shape = shape_after(net, at)
+            net = deeper(net, analysis, at)
+            assert params(net) == count + shape[1] ** 2 * (9 if len(shape) == 4 else 1) + shape[1]
+        elif kind == 0:
             now = analyze(net, ARGS)
             axis = rng.choice(now.axes)
             net = wider(net, now, {axis.name: axis.size + rng.randrange(1, 6)}, seed=rng.randrange(100))
@@ -119,6 +133,19 @@ def test_branches_in_branches() -> None:
     cell = branched(cell, analysis, "3.branches.1", 3, concatenate=True)
     cell = branched(cell, analysis, "3.branches.1.branches.0", 2)
     torch.testing.assert_close(cell(*ARGS), net(*ARGS), rtol=1e-4, atol=1e-6)
+
+
+def test_noise_moves_branches_apart_and_keeps_their_mean() -> None:
+    net = convnet()
+    analysis = analyze(net, ARGS)
+    grown = branched(net, analysis, "3", 3, noise=0.1, seed=1)
+    weights = torch.stack([branch.weight for branch in grown[3].branches])  # type: ignore[index]
+    torch.testing.assert_close(weights.mean(dim=0), net[3].weight)  # type: ignore[index]
+    apart = (weights / net[3].weight).std(dim=0).mean()  # type: ignore[index]
+    assert 0.05 < apart < 0.15
+    torch.testing.assert_close(grown(*ARGS), net(*ARGS), rtol=1e-4, atol=1e-5)  # a convolution is linear
+    again = branched(net, analysis, "3", 3, noise=0.1, seed=1)
+    assert all(map(torch.equal, again.state_dict().values(), grown.state_dict().values()))
 
 
 def test_bad_requests() -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from pliant.checks import MissingExtraError, PliantError, UnknownNameError
+from pliant.checks import CaptureError, MissingExtraError, PliantError, UnknownNameError
 from pliant.measure import Latency, Measurement
 from pliant.measure.latency import summary
+from pliant.measure.onnx_runtime import to_onnx
 from pliant.measure.timing import interleave, torch_threads
 
 
@@ -104,3 +105,17 @@ def test_onnx_runtime_converts_the_reference_once(monkeypatch: pytest.MonkeyPatc
     assert "onnxruntime" in first.details["machine"]
     assert converted.count(reference) == 1
     assert len(converted) == 3
+
+
+class FiveDimensions(nn.Module):
+    """Attention over windows, as torch's exporter refuses it: one dimension more than it knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_what_cannot_be_converted_names_the_operation_and_the_cause() -> None:
+    with pytest.raises(CaptureError, match=r"FiveDimensions could not be converted to ONNX: aten\..*: \w+: ") as caught:
+        to_onnx(FiveDimensions(), (torch.zeros(2, 2, 2, 4, 4),), {})
+    assert "Next steps" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)

@@ -34,6 +34,15 @@ def path(content: bytes, tmp_path: Path) -> Path:
     return tmp_path / "s.db"
 
 
+def test_a_long_field_of_another_study_is_shortened(tmp_path: Path) -> None:
+    metrics = objectives()
+    search(Toy(), metrics, 3, storage=tmp_path / "s.db", constraints=[])
+    many = [f"cost <= {number}" for number in range(1000, 1400)]
+    with pytest.raises(PliantError, match="constraints is .*…") as caught:
+        search(Toy(), metrics, 3, storage=tmp_path / "s.db", constraints=many)
+    assert len(str(caught.value)) < 1500
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -180,7 +180,16 @@ class Branches(nn.Module):
         return torch.stack(results).mean(dim=0)
 
 
-def branched(model: nn.Module, analysis: Analysis, at: str, count: int = 2, *, concatenate: bool = False) -> nn.Module:
+def branched(
+    model: nn.Module,
+    analysis: Analysis,
+    at: str,
+    count: int = 2,
+    *,
+    concatenate: bool = False,
+    seed: int = 0,
+    noise: float = 0.0,
+) -> nn.Module:
     """Return an independent network in evaluation mode in which ``count`` branches stand for the layer ``at``.
 
     Args:
@@ -190,6 +199,10 @@ def branched(model: nn.Module, analysis: Analysis, at: str, count: int = 2, *, c
         count: how many branches.
         concatenate: whether each gives a part of the outputs (a linear layer or a convolution without groups) rather
             than all of them.
+        seed: of the noise.
+        noise: relative standard deviation of what the parameters of branches that are averaged differ by, so that they
+            learn different things. The mean over the branches stays, and with it what linear layers compute; other
+            modules change a little, and are not checked.
 
     Raises:
         UnknownNameError: there is no module ``at``.
@@ -201,21 +214,41 @@ def branched(model: nn.Module, analysis: Analysis, at: str, count: int = 2, *, c
     layer = _module(model, at)
     grown = copy.deepcopy(model).eval()
     if not concatenate:
-        _put(grown, at, Branches([copy.deepcopy(layer) for _ in range(count)], concatenate=False))
+        copies = [copy.deepcopy(layer) for _ in range(count)]
+        _spread(copies, seed, noise)
+        _put(grown, at, Branches(copies, concatenate=False))
     else:
         _put(grown, at, Branches(_parts(layer, at, count), True, -1 if isinstance(layer, nn.Linear) else 1))
-    _check(model, grown, analysis, f"branches at {at!r}")
+    if not noise:
+        _check(model, grown, analysis, f"branches at {at!r}")
     return grown
 
 
-def _parts(layer: nn.Module, at: str, count: int) -> list[nn.Module]:
+def _spread(copies: Sequence[nn.Module], seed: int, noise: float) -> None:
+    """Move the parameters of ``copies`` apart, in place, so that their means stay."""
+    generator = torch.Generator().manual_seed(seed)
+    for same in zip(*(each.parameters() for each in copies), strict=True):
+        if noise and same[0].is_floating_point():
+            drawn = torch.randn((len(same), *same[0].shape), generator=generator, dtype=same[0].dtype)
+            away = noise * (drawn - drawn.mean(dim=0))
+            for parameter, off in zip(same, away, strict=True):
+                parameter.data.mul_(1 + off.to(parameter.device))
+
+
+def shareable(layer: nn.Module, count: int) -> bool:
+    """Return whether the outputs of ``layer`` can be shared out among ``count`` layers of its kind."""
     weight = getattr(layer, "weight", None)
     convolution = isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and layer.groups == 1
-    if not (isinstance(layer, nn.Linear) or convolution) or weight is None or weight.shape[0] < count:
+    return isinstance(weight, Tensor) and (isinstance(layer, nn.Linear) or convolution) and weight.shape[0] >= count
+
+
+def _parts(layer: nn.Module, at: str, count: int) -> list[nn.Module]:
+    if not shareable(layer, count):
         raise WrongShapeError(
             f"{at!r} is {type(layer).__name__}: only a linear layer, or a convolution without groups, of at least "
             f"{count} outputs can be shared out; leave concatenate=False"
         )
+    weight: Tensor = layer.weight  # type: ignore[assignment]
     found = []
     for rows in np.array_split(np.arange(weight.shape[0]), count):
         part = copy.deepcopy(layer)

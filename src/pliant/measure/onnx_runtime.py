@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,18 @@ def to_onnx(net: nn.Module, args: Args, kwargs: dict[str, Any], *, dynamic_batch
 
 
 def _unconvertible(net: nn.Module, error: Exception) -> CaptureError:
-    return CaptureError(f"{type(net).__name__} could not be converted to ONNX: {brief(error)}")
+    return CaptureError(f"{type(net).__name__} could not be converted to ONNX: {_cause(error)}")
+
+
+def _cause(error: BaseException) -> str:
+    """Return what a conversion failed at: the operation, and the error that torch wraps in several others."""
+    operation, inner = "", error
+    while True:
+        found = re.search(r"Error when translating node .*?target=torch\.ops\.([\w.]+)", str(inner), re.DOTALL)
+        operation = found[1] if found else operation
+        if inner.__cause__ is None:
+            return f"{operation}: {brief(inner)}" if operation else brief(inner)
+        inner = inner.__cause__
 
 
 def _convert(captured: Captured, reason: str = "") -> OnnxNet:

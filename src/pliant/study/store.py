@@ -20,6 +20,7 @@ from .guard import guarded, quiet_optuna
 from .records import Record, violations
 
 FORMAT = 1
+_SHOWN = 400  # characters of a field of another study, in messages
 
 _T = TypeVar("_T")
 
@@ -321,6 +322,7 @@ def _another(where: str | None, differing: list[str], found: Mapping[str, Any], 
         old, new = found.get(key), plan[key]
         if key == "space":  # too long to show; sizes tell the most
             old, new = (f"{Space.from_json(str(text))!r} {Space.from_json(str(text)).digest}" for text in (old, new))
+        old, new = (text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …" for text in (str(old), str(new)))
         lines.append(f"its {key} is {old}, yours {new}")
     return (
         f"{where} holds another study: {'; '.join(lines)}. Nothing was changed: choose another storage, or search with "

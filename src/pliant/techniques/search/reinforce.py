@@ -29,7 +29,7 @@ from ...technique import Paper, Proposer, Searcher
 from ._adam import Adam
 from ._arrays import generator
 from ._batches import Batches
-from ._standing import standing
+from ._worth import Baseline, rewards
 
 _TRIES = 20
 
@@ -158,7 +158,7 @@ class _Control(Batches):
         self._settings = settings
         self.controller = Controller(problem.space, settings.hidden, generator(Random(f"{problem.seed}:controller")))
         self._adam = Adam(self.controller.parameters, settings.rate)
-        self._baseline: float | None = None
+        self._baseline = Baseline(settings.memory)
         self._written: list[Config] = []  # and not learnt from yet
 
     def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
@@ -192,29 +192,10 @@ class _Control(Batches):
         """Take a step for what was written and is known now."""
         known = [config for config in self._written if config in self.told]
         self._written = [config for config in self._written if config not in self.told]
-        rewards = self.rewards(known)
-        if self._baseline is None:
-            self._baseline = float(rewards.mean())
-        weights = np.zeros(len(known))
-        for at, reward in enumerate(rewards):
-            weights[at] = (reward - self._baseline) / len(known)
-            self._baseline += (1 - self._settings.memory) * (reward - self._baseline)
+        weights = self._baseline.advantages(self.rewards(known))
         ascent = self.controller.gradient(self._places(known), weights, self._settings.entropy)
         self._adam.step([-each for each in ascent])
 
     def rewards(self, configs: Sequence[Config]) -> np.ndarray:
         """The rewards (n,) of measured ``configs``, by what is known of all."""
-        known = list(self.told.values())
-        good = np.array([not each.failed and each.violation == 0 for each in known])
-        values = np.array([each.values for each in known], dtype=float).reshape(len(known), -1)
-        worth = np.zeros(len(known))
-        if good.any() and self.problem.objectives == 1:
-            spread = values[good, 0].std() or 1.0
-            worth[good] = -(values[good, 0] - values[good, 0].mean()) / spread
-        elif good.any():
-            rank = standing(values[good], np.zeros(int(good.sum())))[0]
-            worth[good] = -rank / max(1, int(rank.max()))
-        if good.any():
-            worth[~good] = worth[good].min() - 1
-        place = {each.config: at for at, each in enumerate(known)}
-        return worth[[place[config] for config in configs]]
+        return rewards(self.told.values(), configs)
