@@ -125,6 +125,11 @@ def _kept(row: dict[str, Any]) -> str:
     return "; ".join(dict.fromkeys(_cell(text) for _, text, *_ in rows[:3]))
 
 
+def _plain(text: str) -> str:
+    """Leave out what is of one run: names of temporary files."""
+    return re.sub(r"Load model from \S+ failed:\s*", "", text)
+
+
 def _cell(text: str) -> str:
     """Return ``text`` for one cell of a table: in one line, with files named from their package on."""
     text = re.sub(r"\S*/(?:site-packages|src)/", "", text)
@@ -148,7 +153,7 @@ def _failures(rows: list[dict[str, Any]]) -> str:
         parts.append("\n## Why the graph form is used\n\n" + "\n".join(lines) + "\n")
     kept = [row for row in rows if row.get("onnx", "ok") != "ok"]
     if kept:
-        lines = [f"- `{row['name']}`: {_cell(row['onnx'])[:200]}" for row in kept]
+        lines = [f"- `{row['name']}`: {_cell(_plain(row['onnx']))[:240]}" for row in kept]
         parts.append("\n## Halves not exported to ONNX\n\n" + "\n".join(lines) + "\n")
     return "".join(parts)
 
