@@ -126,6 +126,7 @@ _NORMS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NORMS)
 def test_the_masked_reference_holds_over_norms_and_fails_for_wrong_cuts(
     name: str, monkeypatch: pytest.MonkeyPatch

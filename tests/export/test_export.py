@@ -37,6 +37,7 @@ CASES: dict[str, tuple[type[nn.Module], tuple[Any, ...], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("suffix", [".pt2", SLOW_ONNX, ".safetensors"])
 def test_round_trip(case: str, suffix: str, tmp_path: Path) -> None:
@@ -158,6 +159,7 @@ def test_a_missing_extra(absent: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "words"),
     [(errno.ENOSPC, "no space left"), (errno.EACCES, "choose a folder"), (errno.EIO, "cannot write")],

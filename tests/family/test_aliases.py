@@ -204,6 +204,7 @@ def test_an_optimizer_step_is_seen_by_every_member(taken: tuple[Any, Tensor], rn
             assert torch.equal(net(x), family.extract(config)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fused", "concatenation"])
 @pytest.mark.parametrize("how", ["fused optimizer", "data in place", "data replaced", "loaded"])
 def test_any_change_of_the_weights_is_seen(name: str, how: str) -> None:
@@ -286,6 +287,7 @@ def gradient_storages() -> int:
     return sum(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "fused"])
 def test_there_is_one_copy_of_the_gradients_however_many_members_have_learnt(name: str, rng: Random) -> None:
     before = gradient_storages()

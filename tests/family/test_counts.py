@@ -44,6 +44,7 @@ def agree(family: Family, args: tuple[torch.Tensor, ...], rng: Random) -> None:
     assert not counts.active(rows)[slow != rows].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choices", [pair[1] for pair in KINDS], ids=[pair[0] for pair in KINDS])
 @pytest.mark.parametrize("name", ["digits", "digits:convnet", "charlm"])
 def test_tasks(name: str, choices: tuple[Width, Depth], rng: Random) -> None:
@@ -60,6 +61,7 @@ def test_networks_of_torchvision(name: str, rng: Random) -> None:
     agree(made(get_model(name).eval(), args, (Width(), Depth())), args, rng)
 
 
+@pytest.mark.slow
 def test_another_batch_than_the_familys() -> None:
     task = load_task("digits")
     family = Family(task.model(), task.example_args(), choices=[Width()])

@@ -80,6 +80,7 @@ def _many(family: Family, x: Tensor) -> None:
         learn(family, family.space.sample(rng), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "fused", "tied"])
 @pytest.mark.parametrize(
     "write", [_directly, _noise, _clipped, _replaced, _own_cleared, _twice, _between, _many], ids=lambda f: f.__name__
@@ -98,6 +99,7 @@ def test_writes_of_others_are_noticed(name: str, write: Callable[[Family, Tensor
         close(gradients(family), want)
 
 
+@pytest.mark.slow
 def test_what_a_small_member_wrote_is_all_that_is_cleared(rng: Random) -> None:
     family, x = family_of("fused", dim=32, depth=3)
     store: Any = family.gradients

@@ -41,6 +41,7 @@ def make(name: str) -> tuple[Any, Tensor]:
     return Family(model.eval(), (x,), [ALL]), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_any_order_leaves_the_function_unchanged(name: str, rng: Random) -> None:
     family, x = make(name)
@@ -52,6 +53,7 @@ def test_any_order_leaves_the_function_unchanged(name: str, rng: Random) -> None
         assert torch.equal(family.extract(config)(x), family.ready(config)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_preparing_sorts_once_and_leaves_the_function_unchanged(name: str) -> None:
     family, x = make(name)

@@ -108,6 +108,7 @@ def test_saving_again_keeps_one_of_each_file(saved: tuple[Any, Path]) -> None:
     assert torch.equal(loaded(folder).head.weight, family.model.head.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", ["write_tensors", "write_json"])
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_save_that_dies_leaves_the_family_before_it(

@@ -63,6 +63,7 @@ def test_a_round_trip_through_the_class(
     assert sum(p.numel() for p in back.parameters()) == sum(p.numel() for p in net.parameters())
 
 
+@pytest.mark.slow
 def test_what_no_configuration_says_is_noted() -> None:
     model, _, analysis = _case("llama")
     first = next(axis for axis in analysis.axes if axis.name.endswith("mlp.width"))

@@ -33,6 +33,7 @@ def params(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["digits", "digits:convnet", "charlm"])
 def test_widths_and_heads_grow_in_real_networks(task: str) -> None:
     made = load_task(task)

@@ -114,6 +114,7 @@ class FiveDimensions(nn.Module):
         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_converted_names_the_operation_and_the_cause() -> None:
     with pytest.raises(CaptureError, match=r"FiveDimensions could not be converted to ONNX: aten\..*: \w+: ") as caught:
         to_onnx(FiveDimensions(), (torch.zeros(2, 2, 2, 4, 4),), {})

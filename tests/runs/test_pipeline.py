@@ -156,6 +156,7 @@ def test_the_recipe_is_part_of_the_run(finished: Path) -> None:
     assert "recipe was 'rotation', is now 'sandwich(between=1)'" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_the_asked_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Reached(Exception):  # noqa: N818
         pass

@@ -141,6 +141,7 @@ def test_a_search_with_imported_results_goes_on_after_a_kill(tmp_path: Path) -> 
     assert len(toy.built) == 13
 
 
+@pytest.mark.slow
 def test_results_into_a_study_that_is_there(tmp_path: Path) -> None:
     storage = tmp_path / "s.db"
     with pytest.raises(PliantError, match="there is no study file"):

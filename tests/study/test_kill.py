@@ -27,6 +27,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads_first", [False, True])
 def test_killed_in_the_middle_of_a_write(reads_first: bool, tmp_path: Path) -> None:
     """SQLite leaves a journal then, by which the next who opens the file has to undo the half of it."""

@@ -34,6 +34,7 @@ class Mixed(Toy):
         return Member(Config({**plain, "layer.3": size}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["TPESampler", "NSGAIISampler", "RandomSampler"])
 def test_its_samplers_add_trials_that_the_next_search_is_told(sampler: str, tmp_path: Path) -> None:
     import optuna

@@ -54,6 +54,7 @@ def test_one_worker_of_any_kind_gives_the_same_study() -> None:
     assert [(t.config, t.values) for t in same.trials] == [(t.config, t.values) for t in study.trials]
 
 
+@pytest.mark.slow
 def test_a_stored_study_of_several_workers_goes_on_and_gives_the_same_twice(tmp_path: Path) -> None:
     search(Toy(), objectives(), 20, workers=Shuffled(3), storage=tmp_path / "s.db")
     content = (tmp_path / "s.db").read_bytes()

@@ -126,6 +126,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_gets_one_clear_error(damage: str, tmp_path: Path) -> None:
     train(mlp(), batches, loss, steps=2, folder=tmp_path, save_every=1)

@@ -47,6 +47,7 @@ def momentum(family: Family) -> torch.optim.Optimizer:
     return torch.optim.SGD(family.parameters(), lr=0.01, momentum=0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [adam, momentum])
 @pytest.mark.parametrize(("make", "data"), [(mlp, batches), (convnet, pictures)])
 def test_resumed_equals_uninterrupted_bit_for_bit(

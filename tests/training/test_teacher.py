@@ -250,6 +250,7 @@ def test_a_kill_leaves_whole_shards_and_spoilt_ones_are_put_aside(tmp_path: Path
     assert last.computed == 0
 
 
+@pytest.mark.slow
 def test_what_is_left_is_written_when_the_teacher_is_dropped(tmp_path: Path) -> None:
     x = vectors(4, 8)
     CachedTeacher(Counting(), tmp_path / "kept").eval()(x)

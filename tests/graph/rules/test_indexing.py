@@ -11,6 +11,7 @@ def _net(middle, width: int = 8) -> Tiny:
     return Tiny(lambda s, x: s.b(middle(s.a(x).relu())), a=nn.Linear(5, width), b=nn.Linear(width, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "middle",
     [
@@ -38,6 +39,7 @@ def test_where_the_order_of_units_counts_they_are_kept(middle) -> None:
     assert codes(analysis) & {"order", "vocabulary", "operation"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "middle",
     [

@@ -97,6 +97,7 @@ def test_branches_map_any_feature_to_logits(shape: tuple[int, ...], left: int) -
     assert float(feature.grad.abs().sum()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "sites"),
     [

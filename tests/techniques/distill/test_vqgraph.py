@@ -128,6 +128,7 @@ def test_wrong_graphs_teachers_and_layers() -> None:
         VQGraph(site="22").start(perceptron(), NodeClasses(tokenizer()), (x,), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 8])
 def test_killed_and_resumed_is_uninterrupted_tokenizer_and_student(tmp_path: Path, stop: int) -> None:
     x, _, y = graph()

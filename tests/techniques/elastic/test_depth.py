@@ -26,6 +26,7 @@ def gone(family: Family, config: dict[str, Any]) -> list[str]:
     return [block.name for block in family.draft(config).slicing().dropped]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "removed"),
     [
@@ -42,6 +43,7 @@ def test_the_order_of_removal_nests_members(order: str | tuple[str, ...], remove
         assert gone(family, {"blocks.depth": depth}) == removed[: 4 - depth]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("least", "options"), [(0, (0, 1, 2, 3)), (0.5, (1, 2, 3)), (0.7, (2, 3)), (0.34, (1, 2, 3))])
 def test_a_share_always_stays(least: float, options: tuple[int, ...]) -> None:
     family = family_of(Depth(least=least), blocks=3)

@@ -57,6 +57,7 @@ def test_before_training_every_member_is_what_it_was(per_unit: bool) -> None:
         assert torch.equal(family.member(config)(X), plain.member(config)(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_unit", [False, True])
 def test_members_are_slices_of_mixtures_of_whole_experts(per_unit: bool) -> None:
     family = stirred(vit(per_unit=per_unit, experts=3))
@@ -115,6 +116,7 @@ def test_gradients_are_those_of_plain_autograd(per_unit: bool) -> None:
         assert torch.allclose(found, twin.grad, atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_it_trains_its_router_tells_members_apart_and_it_is_stored(tmp_path: Path) -> None:
     family = vit()
     train(family, [(X, Y)] * 12, F.cross_entropy, steps=12, recipe=Sandwich(),

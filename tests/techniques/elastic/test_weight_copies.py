@@ -61,6 +61,7 @@ NETS = [(ViT, X), (ConvNet, images()), (Gpt, tokens()), (TorchAttention, vectors
         (HardCoded, vectors(3, 4, 16))]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "x"), NETS)
 def test_a_copys_members_are_those_of_a_family_with_its_weights(net: Any, x: Tensor) -> None:
     family, twin = stirred(made(net(), x)), net()

@@ -52,6 +52,7 @@ def zeroed(family: Family, net: Any) -> Any:
 NETS = [(ViT, X), (ConvNet, images()), (Gpt, tokens()), (partial(HardCoded, strict=True), vectors(3, 4, 16))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "x"), NETS)
 def test_members_are_those_of_a_network_with_zeros(net: Any, x: Tensor) -> None:
     family = made(net().eval(), x)

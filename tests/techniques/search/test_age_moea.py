@@ -96,6 +96,7 @@ def test_against_pymoo(objectives: int, monkeypatch: pytest.MonkeyPatch) -> None
         np.testing.assert_allclose(spread(theirs, at), score)
 
 
+@pytest.mark.slow
 def test_same_generation_as_expected_and_better_than_random() -> None:
     table = Table(10, 4)
     seeds = range(4)

@@ -186,6 +186,7 @@ def test_needs_a_quarter_of_the_measurements_of_random_search() -> None:
     assert min(guided) > max(drawn)
 
 
+@pytest.mark.slow
 def test_without_known_costs() -> None:
     toy = Toy(choices=10, options=5)
     guided = reached(drive(Bayesian(candidates=200).start(toy_problem(toy, 0, exact=False)), 30))
@@ -201,6 +202,7 @@ def test_the_first_configs_are_the_ends_and_some_between() -> None:
     assert len(set(costs)) == 3
 
 
+@pytest.mark.slow
 def test_same_seed_same_configs_also_when_told_anew() -> None:
     toy = Toy()
     whole = drive(Bayesian(candidates=100).start(toy_problem(toy, 1)), 12)
@@ -265,6 +267,7 @@ def test_constraints_on_measured_values_are_learnt() -> None:
     assert np.mean(drawn) < 0.3
 
 
+@pytest.mark.slow
 def test_constraints_on_counted_values_are_kept_from_the_start() -> None:
     toy = Toy(choices=8)
     exact = toy_problem(toy, 0)
@@ -303,6 +306,7 @@ def test_four_objectives() -> None:
         proposer.tell(config, [float(each @ np.abs(row - at)) for at, each in enumerate(weights)])
 
 
+@pytest.mark.slow
 def test_failures_are_avoided_and_do_no_harm() -> None:
     toy = Toy(choices=6)
     proposer = Bayesian(candidates=100).start(toy_problem(toy, 0))

@@ -64,6 +64,7 @@ def searcher(request: pytest.FixtureRequest) -> Searcher:
     return made
 
 
+@pytest.mark.slow
 def test_same_history_same_configs_and_no_global_state(searcher: Searcher) -> None:
     table = Table(5, 3, categorical=2)
     random.seed(1)
@@ -90,6 +91,7 @@ def test_every_config_of_a_small_space_once(searcher: Searcher, space: Space) ->
     assert all(space.feasible(config) for config in proposer.ask())  # exhausted: nothing, or something known
 
 
+@pytest.mark.slow
 def test_several_in_flight_are_different_and_none_is_left_out(searcher: Searcher) -> None:
     table = Table(3, 3)
     proposer = searcher.start(table.problem())
@@ -120,6 +122,7 @@ def test_learns_what_it_never_asked_and_what_is_told_again(searcher: Searcher) -
     assert not set(proposer.ask(5)) & set(known)
 
 
+@pytest.mark.slow
 def test_what_breaks_a_free_constraint_comes_last(searcher: Searcher) -> None:
     table = Table(4, 3)
     limit = 5.5
@@ -173,6 +176,7 @@ def test_the_same_network_is_not_proposed_twice(searcher: Searcher) -> None:
     assert len({tuple(sorted(config.values())) for config in asked}) == 15
 
 
+@pytest.mark.slow
 def test_a_huge_space_of_few_networks_ends(searcher: Searcher) -> None:
     table = Table(24, 3)
 

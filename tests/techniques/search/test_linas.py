@@ -38,6 +38,7 @@ def test_the_predictor_ranks_what_it_has_not_seen() -> None:
     assert flat.predict(np.ones((2, 3))).tolist() == [2.5, 2.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [np.inf, 9.0])
 def test_the_inner_search_finds_the_front_of_what_it_is_given(limit: float) -> None:
     table = Table(6, 4)
@@ -70,6 +71,7 @@ def test_computable_objectives_are_taken_as_they_are_only_if_asked_for() -> None
     np.testing.assert_array_equal(exact[:, 0], predicted[:, 0])
 
 
+@pytest.mark.slow
 def test_reaches_what_random_search_reaches_in_a_third_of_the_evaluations() -> None:
     table = Table(8, 4)
     searcher = Linas(population=15, inner=450)
@@ -94,6 +96,7 @@ def test_first_and_warm_start() -> None:
     assert {*map(tuple, cold)} != {*map(tuple, known)}
 
 
+@pytest.mark.slow
 def test_measured_constraints_are_predicted() -> None:
     table = Table(8, 3)
     asked = drive(

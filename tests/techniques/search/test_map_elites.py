@@ -35,6 +35,7 @@ def test_a_cell_keeps_the_best_of_its_niche_and_never_gets_worse() -> None:
         assert -table.values([config])[0, 0] in best.values()
 
 
+@pytest.mark.slow
 def test_covers_more_and_better_than_random_search_at_equal_evaluations() -> None:
     table = Table(12, 4)
     settings = MapElites(cells=(8, 8))

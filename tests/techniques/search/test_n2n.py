@@ -330,6 +330,7 @@ def test_goes_on_from_a_copy_or_a_pickle_bit_for_bit(again: Callable[[Compressio
     assert second.policy == whole.policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.4, 0.15])
 def test_what_is_forbidden_is_learnt_from_unmeasured(share: float) -> None:
     """With the smaller limit hardly a student of stage one is allowed."""

@@ -96,6 +96,7 @@ def test_the_entropy_bonus_is_a_gradient(controller: Controller, rng: np.random.
         assert gradient[3][place] == pytest.approx((found[0] - found[1]) / 2e-6, rel=1e-4, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_the_mean_reward_rises_above_random_search() -> None:
     table = Table(10, 4)
 

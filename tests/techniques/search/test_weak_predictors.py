@@ -31,6 +31,7 @@ def test_every_kind_of_predictor_orders_what_it_has_not_seen(settings: WeakPredi
     assert not broken.any()
 
 
+@pytest.mark.slow
 def test_reaches_what_random_search_reaches_in_fewer_evaluations() -> None:
     table = Table(6, 4)
     goal = float(np.mean([reached(RandomSearch(), table, 150, seed) for seed in range(3)]))
@@ -38,6 +39,7 @@ def test_reaches_what_random_search_reaches_in_fewer_evaluations() -> None:
     assert np.median(needed) <= 75
 
 
+@pytest.mark.slow
 def test_progressive_predictors_find_a_better_best_than_one_of_the_same_budget() -> None:
     table = Table(6, 4)
     everything = pool(table.space, 5000, np.random.default_rng(0))

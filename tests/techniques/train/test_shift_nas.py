@@ -58,6 +58,7 @@ def steps(recipe: ShiftNas, count: int) -> tuple[list[Config], dict[str, Any]]:
     return found, memory
 
 
+@pytest.mark.slow
 def test_costs_follow_the_probabilities_where_even_draws_of_members_pile_up_in_the_middle() -> None:
     levels = Levels.of(SPACE, cost, 5)
     found, _ = steps(ShiftNas(sharpness=0.0, window=10_000), 200)
@@ -68,6 +69,7 @@ def test_costs_follow_the_probabilities_where_even_draws_of_members_pile_up_in_t
     assert even[4] < 0.05 * 300
 
 
+@pytest.mark.slow
 def test_the_probability_shifts_to_the_level_whose_losses_change() -> None:
     levels = Levels.of(SPACE, cost, 5)
     found, memory = steps(ShiftNas(window=20), 140)
