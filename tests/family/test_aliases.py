@@ -234,6 +234,7 @@ def test_any_change_of_the_weights_is_seen(name: str, how: str) -> None:
     assert torch.equal(after, family.extract(config)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_members_follow_the_model_to_another_dtype(name: str) -> None:
     family, x = family_of(name)

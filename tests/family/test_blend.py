@@ -40,6 +40,7 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_one_member_alone_is_that_member(name: str) -> None:
     make, args, choices = CASES[name]

@@ -157,6 +157,7 @@ def test_what_was_kept_is_what_later_networks_grow_from() -> None:
         growth.grown(growth.ready(large), large, small)
 
 
+@pytest.mark.slow
 def test_a_controller_searches_what_inherits() -> None:
     """Each network is trained a little more than the one it grew from; so the last are far ahead of the first."""
     parent = train(network(), 20)
@@ -235,6 +236,7 @@ def test_a_grown_child_is_ahead_of_one_from_scratch() -> None:
     assert error(train(child, 60)) < error(train(scratch, 60))
 
 
+@pytest.mark.slow
 def test_it_can_be_searched() -> None:
     parent = train(network(), 50)
     growth = Growth(parent, (torch.randn(4, 64),), dict.fromkeys(names(parent), (16, 24)), after=["1"])

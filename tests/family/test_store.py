@@ -82,6 +82,7 @@ def test_everything_survives(saved: tuple[Any, Path]) -> None:
     assert json.loads((folder / "family.json").read_text())["record"] == {"run": {"seed": 3}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tied", "keywords"])
 def test_tied_tensors_and_keywords_survive(kind: str, tmp_path: Path) -> None:
     if kind == "tied":

@@ -20,6 +20,7 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_rows_are_what_leaves_with_a_unit(name: str) -> None:
     kind, inputs = CASES[name]

@@ -26,6 +26,7 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     works(mlp().to(dtype), x().to(dtype))
 
 
+@pytest.mark.slow
 def test_numpy_in_the_forward_is_captured_from_the_bytecode() -> None:
     def forward(s: Tiny, x: Tensor) -> Tensor:
         return s.b(s.a(torch.from_numpy(np.cos(x.detach().numpy()))).relu())

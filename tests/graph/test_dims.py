@@ -204,6 +204,7 @@ def _slicing(named: dict[str, Dim], keep: dict[str, list[int]]) -> Slicing:
     return Slicing(analysis, keep)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 60), st.integers(0, 10**6))
 def test_refinements_keep_sizes_and_picks_are_index_arithmetic(size: int, seed: int) -> None:
     rng = random.Random(seed)

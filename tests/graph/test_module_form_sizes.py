@@ -37,6 +37,7 @@ def _plain(h: Tensor, heads: int, width: int) -> Tensor:
     return h.view(-1, heads, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("held", "use"),
     [

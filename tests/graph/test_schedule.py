@@ -191,6 +191,7 @@ NETS = [(DigitsViT, vectors(1, 1, 8, 8)), (ViT, vectors(1, 4, 6)), (Gpt, tokens(
         (InPlace, vectors(1, 4, 6, 6)), (Causal, vectors(1, 2, 6, 4)), (ViT, vectors(3, 4, 6))]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "x"), NETS)
 def test_every_plan_gives_the_networks_result_in_the_bytes_that_it_says(net: Any, x: Tensor) -> None:
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ def mlp(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 64))
 
 
+@pytest.mark.slow
 def test_a_small_member_is_faster_than_its_reference() -> None:
     x = torch.randn(16, 64)
     threads = torch.get_num_threads()
@@ -51,6 +52,7 @@ def test_summary_by_hand() -> None:
     assert found.details["ratio"] == 0.5
 
 
+@pytest.mark.slow
 def test_short_calls_are_gathered_and_all_calls_alternate() -> None:
     calls: list[str] = []
     first, second = interleave([lambda: calls.append("a"), lambda: calls.append("b")], 20)

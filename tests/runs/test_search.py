@@ -108,6 +108,7 @@ def load(run: Path) -> Any:
     return family_of(run)[0]
 
 
+@pytest.mark.slow
 def test_results_from_elsewhere_and_the_front_again(run: Path) -> None:
     space = load(run).space
     config = space.smallest()
@@ -169,6 +170,7 @@ def test_the_command_shows_the_front_and_how_to_export(run: Path) -> None:
     assert "another study" in other.stderr
 
 
+@pytest.mark.slow
 def test_the_command_says_what_no_member_can(run: Path) -> None:
     result = cli.invoke(app, ["search", str(run), "--budget", "4", "--constraint", "macs <= 1"])
     assert result.exit_code == 2

@@ -27,6 +27,7 @@ def test_parse(text: str, expected: Constraint) -> None:
     assert Constraint.parse(text) == expected
 
 
+@pytest.mark.slow
 @given(OPS, FINITE)
 def test_text_round_trip(op: str, bound: float) -> None:
     constraint = Constraint("a.b", op, bound)

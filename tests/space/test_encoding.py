@@ -19,6 +19,7 @@ def test_by_hand() -> None:
     assert SPACE.encode(config).dtype == np.float64
 
 
+@pytest.mark.slow
 @given(spaces_and_configs(), st.sampled_from(["ordinal", "onehot"]))
 def test_round_trip(pair, kind: str) -> None:
     space, (config,) = pair

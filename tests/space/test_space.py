@@ -19,6 +19,7 @@ SPACE = Space([DEPTH, WIDTH, KIND])
 SEEDS = st.integers(0, 2**32).map(Random)
 
 
+@pytest.mark.slow
 @given(spaces())
 def test_size_equals_enumeration(space: Space) -> None:
     configs = list(space.enumerate())
@@ -28,6 +29,7 @@ def test_size_equals_enumeration(space: Space) -> None:
     assert all(space.feasible(config) for config in configs)
 
 
+@pytest.mark.slow
 @given(spaces_and_configs(2), SEEDS, st.floats(0.01, 1))
 def test_sample_mutate_crossover_and_neighbours_stay_in_the_space(pair, rng: Random, rate: float) -> None:
     space, (a, b) = pair
@@ -49,6 +51,7 @@ def test_json_round_trip(space: Space) -> None:
     assert again.choices == space.choices
 
 
+@pytest.mark.slow
 @given(spaces_and_configs(), SEEDS)
 def test_the_same_seed_gives_the_same_config(pair, rng: Random) -> None:
     space, (config,) = pair

@@ -116,6 +116,7 @@ def test_a_constraint_needs_its_value(tmp_path: Path) -> None:
         read_results(written(tmp_path, f"{HEAD}\n16,0.5,[3],relu,true,1,1"), plan)
 
 
+@pytest.mark.slow
 def test_imported_results_are_known_told_and_outside_the_budget(tmp_path: Path) -> None:
     path, known = toys(tmp_path)
     toy = Toy()
@@ -130,6 +131,7 @@ def test_imported_results_are_known_told_and_outside_the_budget(tmp_path: Path) 
     assert [t.config for t in study.trials[10:]] != [t.config for t in plain.trials], "the searcher was not told"
 
 
+@pytest.mark.slow
 def test_a_search_with_imported_results_goes_on_after_a_kill(tmp_path: Path) -> None:
     path, _ = toys(tmp_path)
     options: dict[str, Any] = {"results": path, "searcher": Nsga2(population=8)}

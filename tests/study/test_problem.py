@@ -113,6 +113,7 @@ def test_excess_is_the_violation_of_each(text: str) -> None:
     assert excess(constraint, values).tolist() == [constraint.violation({"x": value}) for value in values]
 
 
+@pytest.mark.slow
 def test_a_constraint_that_nothing_satisfies_is_said_before_any_measurement() -> None:
     toy = Toy()
     said = r"none of the 15625 configs keeps 'sum <= 5.0' and 'sum >= 2.0': sum goes from 6 to 30"

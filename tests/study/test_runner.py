@@ -35,6 +35,7 @@ def outcome(study: Study) -> list[tuple[Any, ...]]:
     return [(t.number, t.config, dict(t.values), t.state, t.error, t.violation) for t in study.trials]
 
 
+@pytest.mark.slow
 def test_every_config_is_measured_once() -> None:
     toy = Toy()
     study = search(toy, objectives(), 120)
@@ -93,6 +94,7 @@ def test_a_killed_study_goes_on_as_if_nothing_had_happened(
     assert outcome(Study.load(tmp_path / "s.db")) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_a_bigger_budget_goes_on_and_a_smaller_one_measures_nothing(tmp_path: Path) -> None:
     search(Toy(), objectives(), 15, storage=tmp_path / "s.db")
     more = search(Toy(), objectives(), 25, storage=tmp_path / "s.db")
@@ -198,6 +200,7 @@ def test_what_is_no_measurement_is_a_failure_that_says_so() -> None:
     assert all("expected one number from its function, got NoneType" in trial.error for trial in empty.trials)
 
 
+@pytest.mark.slow
 def test_failures_in_a_row_stop_it_and_are_measured_again_once_mended(tmp_path: Path) -> None:
     broken = True
     count = 0

@@ -43,6 +43,7 @@ def test_a_long_field_of_another_study_is_shortened(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -106,6 +107,7 @@ def test_an_empty_file_becomes_a_study(tmp_path: Path) -> None:
     assert len(search(Toy(), objectives(), 3, storage=tmp_path / "s.db").trials) == 3
 
 
+@pytest.mark.slow
 def test_a_study_of_optuna_alone(tmp_path: Path) -> None:
     import optuna
 

@@ -54,6 +54,7 @@ def test_front_of_a_search_against_brute_force() -> None:
     assert sorted(kept) == [(trial.values["error"], trial.values["cost"]) for trial in study.front]
 
 
+@pytest.mark.slow
 def test_stored_trials_are_optunas_too(tmp_path: Path) -> None:
     class Timed(Metric):
         def measure(self, member: object) -> Measurement:

@@ -94,6 +94,7 @@ def test_an_exhausted_space_ends_the_study_with_several_workers() -> None:
     assert "all its 9 configs" in study.note
 
 
+@pytest.mark.slow
 def test_what_was_out_when_the_search_was_stopped_is_measured_again(tmp_path: Path) -> None:
     count = 0
 

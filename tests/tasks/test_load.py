@@ -46,6 +46,7 @@ def test_every_module_with_batches_is_built_in() -> None:
     assert found == {*BUILT_IN, "template"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "digits:vit", "digits:convnet", "charlm"])
 def test_built_in_tasks_fit_their_own_contract(name: str) -> None:
     task = load_task(name)

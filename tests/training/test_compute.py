@@ -273,6 +273,7 @@ class Inside(Imitation):
         return torch.stack(gaps).sum()
 
 
+@pytest.mark.slow
 def test_features_inside_recomputed_blocks_are_learnt_from() -> None:
     found = []
     for checkpointing in (False, True):
@@ -286,6 +287,7 @@ def test_features_inside_recomputed_blocks_are_learnt_from() -> None:
     assert same(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "data"), [(lambda: vit(Dropping), sequences), (blocks_of_convnet, pictures)])
 def test_training_with_recomputed_blocks_is_the_same(make: Callable[[], Any], data: Any) -> None:
     one, two = make(), make()

@@ -47,6 +47,7 @@ class Remembers(Recipe):
             turn.learn(turn.space.smallest(), teacher=turn.recall("old"), share=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "data"), [(mlp, batches), (convnet, pictures)])
 def test_what_a_recipe_remembers_survives_a_kill(make: Any, data: Any, tmp_path: Path) -> None:
     whole = make()

@@ -158,6 +158,7 @@ def test_gradients_reach_weights_and_matrices_as_through_plain_autograd() -> Non
         assert close(made.extra[name].grad, matrix.grad), name
 
 
+@pytest.mark.slow
 def test_with_widths_and_depth_it_trains_resumes_and_is_stored(tmp_path: Path) -> None:
     data = [(images(seed=k), torch.tensor([0, 1, 2, 3, 4, k % 5])) for k in range(6)]
 

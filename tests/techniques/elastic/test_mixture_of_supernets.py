@@ -48,6 +48,7 @@ def test_one_expert_is_plain_sharing() -> None:
     assert torch.equal(family.member(config)(X), plain.member(config)(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_unit", [False, True])
 def test_before_training_every_member_is_what_it_was(per_unit: bool) -> None:
     family = vit(per_unit=per_unit)

@@ -168,6 +168,7 @@ def test_gradients_are_those_of_plain_autograd_and_reach_nothing_else() -> None:
     assert replaced is None or not replaced.any()
 
 
+@pytest.mark.slow
 def test_cut_together_with_the_network_around_it() -> None:
     """Streams, hidden widths and depth; the alternatives' slices are made by hand."""
     made = family(Width(multiple=2, kinds=("width", "stream")), Depth(per_block=True))

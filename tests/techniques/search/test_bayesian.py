@@ -51,6 +51,7 @@ def test_improvement_of_known_values_is_the_gain_in_hypervolume(objectives: int)
         assert gain == pytest.approx(hypervolume(np.vstack([front, candidate]), reference) - before, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", list(itertools.product(["exact", "normal", "log-normal"], repeat=2)))
 def test_expected_improvement_against_samples(kinds: tuple[str, str]) -> None:
     rng = np.random.default_rng(3)
@@ -296,6 +297,7 @@ def test_more_measurements_than_are_modelled(monkeypatch: pytest.MonkeyPatch) ->
     assert reached(asked) > reached(asked[:20])
 
 
+@pytest.mark.slow
 def test_four_objectives() -> None:
     space = Space([Choice(f"c{at}", tuple(range(5))) for at in range(6)])
     weights = np.random.default_rng(0).random((4, 6))

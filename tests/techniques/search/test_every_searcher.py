@@ -133,6 +133,7 @@ def test_what_breaks_a_free_constraint_comes_last(searcher: Searcher) -> None:
     assert (table.values(asked)[cheap:, 1] > limit).all()
 
 
+@pytest.mark.slow
 def test_failures_and_constraints(searcher: Searcher) -> None:
     table = Table(5, 3)
     proposer = searcher.start(table.problem(violation=lambda indices: np.maximum(table.cost(indices) - 9, 0)))

@@ -57,6 +57,7 @@ def test_scores() -> None:
     assert _scores([], []) == []
 
 
+@pytest.mark.slow
 def test_better_than_random_on_a_table_and_better_for_bisection() -> None:
     table = Table(choices=8, options=6, seed=1)
 

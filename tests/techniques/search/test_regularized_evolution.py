@@ -61,6 +61,7 @@ def test_failures_never_live() -> None:
         assert not failed or config not in proposer.alive  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_beats_random_search() -> None:
     table = Table(10, 4)
     searcher = RegularizedEvolution(population=25, sample=8)

@@ -16,6 +16,7 @@ from pliant.techniques.search.tpe import Tpe
 from tests.techniques.search.table import Table, drive, reached
 
 
+@pytest.mark.slow
 def test_proposes_what_a_plain_study_of_optuna_does() -> None:
     table = Table(16, 8, categorical=6)
     before = optuna.logging.get_verbosity()

@@ -142,6 +142,7 @@ class Looking(SinglePath):
         super().step(turn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vit", "convnet"])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_after_trials_everything_is_as_before_bit_for_bit(kind: str, optimizer: str) -> None:
@@ -162,6 +163,7 @@ def test_after_trials_everything_is_as_before_bit_for_bit(kind: str, optimizer: 
     assert same(*ends)
 
 
+@pytest.mark.slow
 def test_it_trains_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     check_runs(AutoHas())
     check_resume(AutoHas(), tmp_path)

@@ -73,6 +73,7 @@ def test_other_choices_are_drawn_evenly_and_constraints_hold() -> None:
     assert 150 < sum(config["depth"] == 1 for config in found) < 250
 
 
+@pytest.mark.slow
 def test_it_trains_any_numbers_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     check_runs(BalancedBits(pattern="*", period=4))  # its widest members, its narrowest, and two between
     check_resume(BalancedBits(pattern="*.width", period=4), tmp_path)

@@ -56,6 +56,7 @@ def test_wrong_fields_are_refused(wrong: dict[str, Any]) -> None:
         Sandwich(**wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "balance"), [(0.0, 3.0), (0.5, 1.0), (1.0, 3.0)])
 def test_its_gradient_is_the_weighted_sum_over_separate_networks(share: float, balance: float) -> None:
     x, y = vectors(3, 4, 6), torch.tensor([0, 4, 2])

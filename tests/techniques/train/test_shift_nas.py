@@ -138,6 +138,7 @@ def test_wrong_fields_are_refused(wrong: dict[str, Any], words: str) -> None:
         ShiftNas(**wrong)
 
 
+@pytest.mark.slow
 # ---- the generator ---------------------------------------------------------------------------------------------------
 def test_it_keeps_to_the_cost_that_is_asked_for_over_the_whole_range() -> None:
     memory: dict[str, Any] = {}

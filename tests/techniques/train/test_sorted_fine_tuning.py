@@ -71,6 +71,7 @@ def test_wrong_fields_are_refused(wrong: dict[str, Any], words: str) -> None:
         SortedFineTuning(**wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [ViT, Gpt])
 def test_a_shallower_network_gives_what_an_exit_behind_its_last_layer_gives(make: Any) -> None:
     net = make(depth=4).eval()

@@ -43,6 +43,7 @@ def run(family: Family, kind: str, recipe: SuperTickets, steps: int, **how: Any)
     return train(family, given, F.cross_entropy, steps=steps, recipe=recipe, optimizer=optimizer, **how)
 
 
+@pytest.mark.slow
 # ---- the ticket ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["vit", "convnet", "mlp"])
 def test_the_extracted_ticket_is_the_masked_member_with_exactly_its_zeros(kind: str) -> None:
@@ -209,6 +210,7 @@ def test_members_beside_it_have_nothing_that_it_lacks() -> None:
     assert _below(Space([]), Config({}), rng) == Config({})
 
 
+@pytest.mark.slow
 # ---- runs ------------------------------------------------------------------------------------------------------------
 def test_a_killed_run_goes_on_with_the_same_weights_and_masks(tmp_path: Path) -> None:
     def kill(progress: Progress) -> None:
