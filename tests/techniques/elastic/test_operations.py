@@ -329,7 +329,6 @@ def test_a_search_finds_the_cheapest_member() -> None:
     assert best.config["mid.operation"] == "point"
 
 
-@pytest.mark.slow
 def test_members_are_exported_and_timed(tmp_path: Path) -> None:
     made = family(Width(multiple=4))
     config = config_of(made, blocks__0__c1__operation="separable", blocks__1__c1__operation="identity",
