@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pliant.family import Family, aliases
 from pliant.family.gradients import GradientStore
+from pliant.training.step import gradient_norm
 from tests.family.test_aliases import CASES, close, expected, family_of, gradients, learn
 
 
@@ -80,10 +82,19 @@ def _many(family: Family, x: Tensor) -> None:
         learn(family, family.space.sample(rng), x)
 
 
+def _moved(family: Family, x: Tensor) -> None:
+    learn(family, family.space.largest(), x)
+    family.model.double()  # takes the gradients along, to other memory
+    family.zero_grad()
+    family.model.float()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "fused", "tied"])
 @pytest.mark.parametrize(
-    "write", [_directly, _noise, _clipped, _replaced, _own_cleared, _twice, _between, _many], ids=lambda f: f.__name__
+    "write",
+    [_moved, _directly, _noise, _clipped, _replaced, _own_cleared, _twice, _between, _many],
+    ids=lambda f: f.__name__,
 )
 def test_writes_of_others_are_noticed(name: str, write: Callable[[Family, Tensor], None], rng: Random) -> None:
     family, x = family_of(name)
@@ -122,6 +133,19 @@ def test_what_a_small_member_wrote_is_all_that_is_cleared(rng: Random) -> None:
     torch.optim.SGD(family.parameters()).zero_grad()  # what is documented for such writes
     want = expected(family, family.space.smallest(), x)
     learn(family, family.space.smallest(), x)
+    close(gradients(family), want)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_gone_with_the_next_step(bad: float) -> None:
+    family, x = family_of("fused")
+    family.model.train()
+    learn(family, family.space.smallest(), x * bad)
+    with family.gradients.scaling():
+        assert not math.isfinite(gradient_norm(family.parameters(), 1e-3))
+    family.zero_grad()
+    want = expected(family, family.space.largest(), x)
+    learn(family, family.space.largest(), x)
     close(gradients(family), want)
 
 

@@ -120,3 +120,11 @@ def test_gradient_norm() -> None:
     assert gradient_norm(parameters, None) == 5
     assert gradient_norm(parameters, 1.0) == 5
     assert gradient_norm(parameters, None) == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_norm_that_is_not_finite_leaves_the_gradients_alone(bad: float) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.tensor([0.0, bad, 2.0])
+    assert not math.isfinite(gradient_norm([parameter], 1.0))
+    assert parameter.grad[::2].tolist() == [0.0, 2.0]

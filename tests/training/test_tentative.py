@@ -76,6 +76,15 @@ def test_waiting_gradients_are_not_lost() -> None:
         train(mlp(), [batch(0)], loss, steps=1, recipe=Late())
 
 
+def test_gradients_that_no_step_takes_may_wait() -> None:
+    family: Any = mlp()
+    last = family.model.fc2
+    optimizer = torch.optim.SGD(last.parameters(), lr=0.1)
+    done = train(family, [batch(0), batch(1)], loss, steps=2, recipe=Foreseeing(), optimizer=optimizer)
+    assert len(done.memory["seen"]) == 2
+    assert family.model.fc1.weight.grad is not None
+
+
 def test_a_step_that_fails_is_taken_back_too() -> None:
     family: Any = mlp()
     family.prepare()  # sorts

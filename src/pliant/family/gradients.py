@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 import torch
@@ -32,18 +32,23 @@ class Buffer:
     Every write in place raises a tensor's version: one that nobody told of shows, and all counts as written.
     """
 
-    __slots__ = ("_version", "clean", "tensor", "written")
+    __slots__ = ("_memory", "_version", "clean", "tensor", "written")
 
     def __init__(self) -> None:
         self.tensor = torch.empty(0)
         self.written: list[Tensor] = []
         self.clean = False  # cleared on purpose, and nobody's gradient since
         self._version = -1  # up to here all writes are known
+        self._memory = 0  # where they went: a model that moves to another precision takes its gradients along
 
     @property
     def counted(self) -> bool:
         """True where every write since it was cleared is known."""
-        return self._version == self.tensor._version
+        return self._version == self.tensor._version and self._memory == self.tensor.data_ptr()
+
+    def cleared(self) -> None:
+        """All of it is zero now: count from here."""
+        self.written, self._version, self._memory = [], self.tensor._version, self.tensor.data_ptr()
 
     def accumulated(self, own: Tensor) -> None:
         """Learn that a backward pass has just added to the gradient of ``own``, if that is a view of this buffer."""
@@ -75,7 +80,7 @@ def _zero(buffers: Sequence[Buffer], everywhere: bool) -> None:
         if stale := [part for each in parts for part in each]:
             torch._foreach_zero_(stale)
     for buffer in buffers:
-        buffer.written, buffer._version = [], buffer.tensor._version
+        buffer.cleared()
 
 
 class GradientStore:
@@ -118,7 +123,7 @@ class GradientStore:
                     stale.append(buffer)
             else:
                 buffer.tensor = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
-                buffer.written, buffer._version = [], buffer.tensor._version
+                buffer.cleared()
                 parameter.grad = buffer.tensor
             buffer.clean = False
         _zero(stale, everywhere=True)  # the last holder may have written through ``.data``, which leaves no trace
@@ -139,11 +144,11 @@ class GradientStore:
 
     @contextmanager
     def scaling(self) -> Iterator[None]:
-        """Tell that gradients are only multiplied meanwhile: where there is nothing, nothing comes."""
-        counted = [buffer for buffer in self._buffers.values() if buffer.counted]
-        yield
-        for buffer in counted:
-            buffer._version = buffer.tensor._version
+        """Tell that gradients are only multiplied by finite numbers meanwhile: from nothing, nothing comes."""
+        with ExitStack() as stack:
+            for buffer in self._buffers.values():
+                stack.enter_context(buffer.writing(()))
+            yield
 
 
 def _assigned(parameter: nn.Parameter, gradient: Tensor) -> bool:

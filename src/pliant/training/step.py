@@ -213,8 +213,6 @@ class TrainingStep:
         """
         if self.tentative is None or self._update is None:
             raise PliantError("this loop cannot take optimizer steps back; train by pliant.train to use this recipe")
-        if any(parameter.grad is not None for parameter in self.family.parameters()):
-            raise PliantError("foresee() comes before learn(), or after update(): else the gradients would be lost")
         kept = (self.parts, self.rate, dict(self.losses), list(self.learnt))
         first, second = zip(*map(halves, self.parts), strict=True)
         try:
@@ -291,10 +289,13 @@ def checked_batch(batch: Any) -> tuple[Any, Any]:
 
 
 def gradient_norm(parameters: Iterable[torch.nn.Parameter], clip: float | None) -> float:
-    """Clip the gradients to a total norm of ``clip`` (None: leave them) and return the norm before."""
+    """Clip the gradients to a total norm of ``clip`` (None: leave them) and return the norm before.
+
+    Where the norm is not finite they stay as they are: no factor mends them, and zeros would become NaN.
+    """
     rows = [p for p in parameters if p.grad is not None]
     total = torch.nn.utils.get_total_norm([p.grad for p in rows if p.grad is not None])
     norm = float(total)
-    if clip is not None and not norm + 2e-6 < clip:  # below, torch would multiply by one
+    if clip is not None and math.isfinite(norm) and norm + 2e-6 >= clip:  # below, torch would multiply by one
         torch.nn.utils.clip_grads_with_norm_(rows, clip, total)
     return norm

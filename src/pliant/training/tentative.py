@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..checks import WrongShapeError
+from ..checks import PliantError, WrongShapeError
 from .course import Course
 
 
@@ -20,7 +20,13 @@ def tentative(course: Course, optimizer: torch.optim.Optimizer) -> Iterator[None
 
     That is the family's weights and buffers, what is trained beside them, the optimizer's state, the scale of float16
     losses, and torch's random numbers. Gradients are cleared.
+
+    Raises:
+        PliantError: gradients wait for an optimizer step: they would be lost.
     """
+    learning = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(parameter.grad is not None for parameter in learning):
+        raise PliantError("foresee() comes before learn(), or after update(): else the gradients would be lost")
     tensors = [(tensor, tensor.detach().clone()) for tensor in course.state()]
     rows = {parameter: _copied(row) for parameter, row in optimizer.state.items()}
     scale = None if course.scaler is None else course.scaler.state_dict()
@@ -39,7 +45,7 @@ def tentative(course: Course, optimizer: torch.optim.Optimizer) -> Iterator[None
                 del optimizer.state[parameter]
         if course.scaler is not None and scale is not None:
             course.scaler.load_state_dict(scale)
-        course.family.gradients.clear(p for group in optimizer.param_groups for p in group["params"])
+        course.family.gradients.clear(learning)
         optimizer.zero_grad(set_to_none=True)
 
 
