@@ -1,8 +1,11 @@
 """Switching the active config of a family of a transformer with twelve layers (ViT-S).
 
-``family.member(config)`` for a new config (20 ms), a hundred of them, and for one that was asked for before (cached,
-1 ms), fifty of them over and over in random order, with the weights as they were. Views only where hidden layers and
-streams bend; where heads bend, the fused projections of the member are gathered, which is part of the time.
+``family.member(config)`` for a new config (20 ms), a hundred of them, and for one that was asked for before (cached),
+fifty of them over and over in random order, with the weights as they were. Views only where hidden layers and streams
+bend; where heads bend, the fused projections of the member are gathered, which is part of the time. Cached members are
+measured twice: while weights may change at any time, and under ``family.serving()`` (1 ms), the promise that they do
+not, where what is gathered is kept; how much memory that takes is told. A forward right after the switch is timed too,
+against one of the same member without a switch: what the switch may have put off would show there.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pliant import Depth, Family, Width
 from pliant.measure.timing import torch_threads
@@ -37,20 +41,40 @@ def run(arguments: Sequence[str]) -> list[Figure]:
         family = Family(net.eval(), args, [Width(kinds=kinds), Depth()])
         for threads in (1, 2):
             with torch_threads(threads), torch.no_grad():
-                figures += measure(family, f"{what}, {threads} thread{'s' * (threads > 1)}")
+                figures += measure(family, f"{what}, {threads} thread{'s' * (threads > 1)}", args[0])
     return figures
 
 
-def measure(family: Family, what: str) -> list[Figure]:
+def measure(family: Family, what: str, inputs: Tensor) -> list[Figure]:
     """Ask for a hundred new members, then five times for each of the last fifty again."""
     family.forget()
     rng = random.Random(0)
     configs = [family.space.sample(rng) for _ in range(CONFIGS)]
-    new = [seconds(family, config) for config in configs]
-    cached = []
-    for _ in range(ROUNDS):
-        cached += [seconds(family, config) for config in rng.sample(configs[-CACHE:], CACHE)]
-    return [*figures(f"new member, {what}", new, NEW), *figures(f"cached member, {what}", cached, CACHED)]
+    again = [config for _ in range(ROUNDS) for config in rng.sample(configs[-CACHE:], CACHE)]
+    made = figures(f"new member, {what}", [seconds(family, config) for config in configs], NEW)
+    limit = None if any("heads" in choice.name for choice in family.space.choices) else CACHED
+    made += figures(f"cached member, {what}", [seconds(family, config) for config in again], limit)
+    with family.serving():
+        for config in configs[-CACHE:]:
+            family.member(config)
+        made += figures(f"cached member, serving, {what}", [seconds(family, config) for config in again], CACHED)
+        made.append(forwards(family, again, inputs, what))
+        weights = sum(p.nbytes for p in family.parameters())
+        made.append(Figure(f"copies kept, serving, {what}", family.copied_bytes / weights, "of the weights", 1.0))
+    return made
+
+
+def forwards(family: Family, configs: Sequence[Config], inputs: Tensor, what: str) -> Figure:
+    """Return how much longer a forward takes right after a switch than a second one."""
+    first, second = [], []
+    for config in configs:
+        net = family.member(config)
+        for samples in (first, second):
+            start = time.perf_counter()
+            net(inputs)
+            samples.append(time.perf_counter() - start)
+    value, spread = median((np.asarray(first) - np.asarray(second)) * 1e3)
+    return Figure(f"forward after a switch, serving, {what}: longer by", value, "ms", None, spread)
 
 
 def seconds(family: Family, config: Config) -> float:
@@ -60,7 +84,7 @@ def seconds(family: Family, config: Config) -> float:
     return time.perf_counter() - start
 
 
-def figures(name: str, samples: Sequence[float], limit: float) -> list[Figure]:
+def figures(name: str, samples: Sequence[float], limit: float | None) -> list[Figure]:
     """Return the median, held against the limit, and the 95th percentile."""
     value, spread = median(np.asarray(samples) * 1e3)
     late = float(np.percentile(samples, 95)) * 1e3

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..graph.slicing import Pick, Slicing, take
+from .copies import Copies, state_of
 from .gradients import WORTH_COUNTING, GradientStore
 from .indexing import Index
 
@@ -77,7 +78,7 @@ class _Linked:
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
 
-    __slots__ = ("_fresh", "_index", "_setters", "_state", "full", "own")
+    __slots__ = ("__weakref__", "_fresh", "_index", "_setters", "_state", "full", "own")
 
     def __init__(self, full: nn.Parameter, picks: Sequence[Pick], setters: list[Setter]) -> None:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
@@ -93,18 +94,29 @@ class GatherAlias:
         A change through ``.data`` leaves no trace in a parameter's version, so a forward (``running``) trusts only a
         copy that was made for it.
         """
-        full = self.full
-        state = (full._version, full.data_ptr())
+        state = state_of(self.full)
         if state == self._state and not self.own.is_meta and (self._fresh or not running):
             self._fresh = self._fresh and not running
             return
         # A new parameter each time: a backward pass that is still due keeps the old one and its values.
-        index = self._index
-        self.own = nn.Parameter(index.take(full.detach()), full.requires_grad)
-        if full.requires_grad:
-            self.own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
+        self.own = self._copy(store)
         self._state, self._fresh = state, not running
         self._put()
+
+    def share(self, store: GradientStore, copies: Copies) -> None:
+        """Use the copy that all share who gather the same, made anew only where a trace of a change is seen."""
+        state = state_of(self.full)
+        own = copies.of(self, self._index.key, state, lambda: self._copy(store))
+        if own is not self.own:
+            self.own, self._state, self._fresh = own, state, False
+            self._put()
+
+    def _copy(self, store: GradientStore) -> nn.Parameter:
+        full, index = self.full, self._index
+        own = nn.Parameter(index.take(full.detach()), full.requires_grad)
+        if full.requires_grad:
+            own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
+        return own
 
     def release(self) -> None:
         """Give the copy's memory back; the next :meth:`link` gathers again."""
@@ -181,15 +193,21 @@ class AliasSet:
                         lambda tensor, store=store, last=last: store.__setitem__(last, tensor)  # type: ignore[misc]
                     )
 
-    def link(self, running: bool = False) -> None:
-        """Bring every alias up to date; called when the member is asked for and before each forward (``running``)."""
+    def link(self, running: bool = False, copies: Copies | None = None) -> None:
+        """Bring every alias up to date; called when the member is asked for and before each forward (``running``).
+
+        Where ``copies`` are given, what is gathered is shared through them, and forwards trust it.
+        """
         pointers = [view.full.data_ptr() for view in self.views]
         if pointers != self._pointers:
             for view in self.views:
                 view.follow()
             self._pointers = pointers
         for gather in self.gathers.values():
-            gather.link(self._store, running)
+            if copies is None:
+                gather.link(self._store, running)
+            else:
+                gather.share(self._store, copies)
         if torch.is_grad_enabled() and running:
             self._link_gradients()
 

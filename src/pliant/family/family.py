@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ from ..space.config import Config
 from ..space.space import Space
 from .aliases import AliasSet
 from .canonical import Canonical, places
+from .copies import Warm
 from .draft import Draft
 from .extraction import extract
 from .extras import Extras
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from .counts import Counts
 
 _CACHED = 64  # members kept alive; each holds views only
-_WARM = 2  # members whose gathered copies are kept
 
 
 class Family:
@@ -84,7 +85,7 @@ class Family:
         self.gradients = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
         self._whole: set[Config] = set()  # the last config that was found to be the user's own network
-        self._warm: list[AliasSet] = []
+        self._warm = Warm()
         self._calibration: list[Any] = []
         self._calibrated: dict[Config, int] = {}
         self.prepared = False
@@ -189,7 +190,7 @@ class Family:
         net, aliases = found
         if net.training != self.model.training:
             net.train(self.model.training)
-        self._activate(aliases)
+        self._warm.activate(aliases)
         return net
 
     def zero_grad(self) -> None:
@@ -216,7 +217,7 @@ class Family:
         aliases.attach(net, install(net, draft.maps, self.places))
         for edit in draft.edits:
             edit(net)
-        net.register_forward_pre_hook(lambda module, args: self._activate(aliases, running=True))
+        net.register_forward_pre_hook(lambda module, args: self._warm.activate(aliases, running=True))
         net.register_forward_hook(lambda module, args, outputs: aliases.before_backward(outputs))
         return net, aliases
 
@@ -226,12 +227,22 @@ class Family:
             return self._module_form.build(slicing, supply)
         return graph_network(self.model, slicing, supply, self.rescale).train(self.model.training)
 
-    def _activate(self, aliases: AliasSet, running: bool = False) -> None:
-        aliases.link(running)
-        if aliases.gathers and (not self._warm or self._warm[-1] is not aliases):
-            self._warm = [warm for warm in self._warm if warm is not aliases] + [aliases]
-            while len(self._warm) > _WARM:
-                self._warm.pop(0).release()
+    def serving(self, copies: float = 1.0) -> AbstractContextManager[None]:
+        """Promise that weights stay as they are meanwhile: switching back to a member then takes no copying.
+
+        What members gather (fused projections with fewer heads) is kept and shared by all that gather the same, up to
+        ``copies`` times the bytes of the weights. Writes to weights in place are noticed even so; one through
+        ``parameter.data`` is not, and members would go on with the old values.
+
+        Raises:
+            PliantError: ``copies`` is negative, or the family serves already.
+        """
+        return self._warm.serving(copies, sum(p.nbytes for p in self.parameters()))
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of the copies that members share while the family serves; 0 at other times."""
+        return self._warm.bytes
 
     def _follow(self) -> None:
         """Learn which tensors the model holds now: moving it to a device or another precision replaces its buffers."""
@@ -377,7 +388,7 @@ class Family:
         self._members.clear()
         self._whole.clear()
         self._calibrated.clear()
-        self._warm.clear()
+        self._warm.forget()
 
 
 def _held(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:

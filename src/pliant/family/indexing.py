@@ -25,6 +25,7 @@ class Index:
     """
 
     def __init__(self, picks: Sequence[Pick], shape: Sequence[int]) -> None:
+        self.key = tuple(map(_key, picks))  # equal for all that pick the same
         self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
         self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
         runs = [_runs(pick, size) for pick, size in zip(picks, shape, strict=True)]
@@ -83,6 +84,12 @@ def _in_numpy(*values: Tensor) -> bool:
         and value.dtype in (torch.float32, torch.float64, torch.float16)
         for value in values
     )
+
+
+def _key(pick: Pick) -> object:
+    if isinstance(pick, slice):
+        return pick.start, pick.stop
+    return None if pick is None else pick.tobytes()
 
 
 def _runs(pick: Pick, size: int) -> list[tuple[slice, slice]]:

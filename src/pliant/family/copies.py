@@ -1,0 +1,123 @@
+"""Which members' gathered copies are kept: those of the last two, or while a family serves, what all members share."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor, nn
+
+from ..checks import PliantError
+
+if TYPE_CHECKING:
+    from .aliases import AliasSet, GatherAlias
+
+_WARM = 2  # members whose gathered copies are kept
+
+_Key = tuple[int, object]
+
+
+class _Row(NamedTuple):
+    state: tuple[int, int]
+    full: nn.Parameter  # keeps it, and so its id, from being another's
+    own: nn.Parameter
+    holders: weakref.WeakSet[GatherAlias]
+
+
+class Copies:
+    """Copies of what members gather, one for all that gather the same, up to a number of bytes.
+
+    Beyond it those that were asked for longest ago are given back, by the members that hold them too.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.bytes = limit, 0
+        self._rows: OrderedDict[_Key, _Row] = OrderedDict()
+
+    def of(
+        self, alias: GatherAlias, key: object, state: tuple[int, int], make: Callable[[], nn.Parameter]
+    ) -> nn.Parameter:
+        """Return the copy of what ``alias`` gathers, made where there is none for this state of the weights."""
+        full = alias.full
+        at = (id(full), key)
+        row = self._rows.get(at)
+        if row is None or row.state != state:
+            if row is not None:
+                self._drop(at)
+            row = self._rows[at] = _Row(state, full, make(), weakref.WeakSet())
+            self.bytes += row.own.nbytes
+        else:
+            self._rows.move_to_end(at)
+        row.holders.add(alias)
+        return row.own
+
+    def trim(self, least: int) -> None:
+        """Give back what is over the limit, but for the ``least`` copies that were asked for last."""
+        while self.bytes > self.limit and len(self._rows) > least:
+            self._drop(next(iter(self._rows)))
+
+    def clear(self) -> None:
+        """Give all back."""
+        while self._rows:
+            self._drop(next(iter(self._rows)))
+
+    def _drop(self, at: _Key) -> None:
+        row = self._rows.pop(at)
+        self.bytes -= row.own.nbytes
+        for alias in row.holders:
+            if alias.own is row.own:
+                alias.release()
+
+
+def state_of(full: Tensor) -> tuple[int, int]:
+    """Return what changes when a tensor is written in place, or its data are replaced."""
+    return full._version, full.data_ptr()
+
+
+class Warm:
+    """Brings members up to date, and decides whose gathered copies are kept afterwards."""
+
+    def __init__(self) -> None:
+        self._last: list[AliasSet] = []
+        self._copies: Copies | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of what is shared now."""
+        return self._copies.bytes if self._copies is not None else 0
+
+    def activate(self, aliases: AliasSet, running: bool = False) -> None:
+        """Make a member ready; ``running``: for a forward that is about to begin."""
+        aliases.link(running, self._copies)
+        if self._copies is not None:
+            self._copies.trim(len(aliases.gathers))
+        elif aliases.gathers and (not self._last or self._last[-1] is not aliases):
+            self._last = [each for each in self._last if each is not aliases] + [aliases]
+            while len(self._last) > _WARM:
+                self._last.pop(0).release()
+
+    @contextmanager
+    def serving(self, copies: float, weights: int) -> Iterator[None]:
+        """Let members share copies meanwhile, up to ``copies`` times ``weights`` bytes."""
+        if not copies >= 0:
+            raise PliantError(f"copies, a share of the weights' bytes, is 0 or more, not {copies:g}")
+        if self._copies is not None:
+            raise PliantError("this family serves already: leave the other serving() first")
+        while self._last:
+            self._last.pop().release()
+        self._copies = Copies(copies * weights)
+        try:
+            yield
+        finally:
+            self._copies.clear()
+            self._copies = None
+
+    def forget(self) -> None:
+        """Forget the members; what is shared stays for those that are made anew."""
+        self._last.clear()
