@@ -29,7 +29,7 @@ from .report import figures, table
 from .runs import trained, tuned
 
 BY_DEFAULT = False
-RATES = (0.5, 1.0, 2.0)
+RATES = (0.5, 1.0, 2.0, 4.0)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="of Sandwich; 1200 if not given")
     parser.add_argument("--members", type=int, default=30, help="random members for the rank correlation")
-    parser.add_argument("--alone-seeds", type=int, default=2, help="seeds of the random members trained alone")
+    parser.add_argument("--alone-seeds", type=int, default=5, help="seeds of the random members trained alone")
     parser.add_argument("--only-alone", action="store_true", help="train members alone, and no family")
     parser.add_argument("--cost", action="store_true", help="time and memory of short runs, no errors")
     parser.add_argument("--report", action="store_true", help="train nothing: figures of what is there")
