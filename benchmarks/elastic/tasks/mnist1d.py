@@ -1,9 +1,9 @@
 """MNIST-1D with a small residual 1-D convnet: 4,000 made-up signals of 40 samples for training, ten classes.
 
-The signals come from the package of their authors (``pip install mnist1d``), by its published arguments, seed 42, but for
-their number: 14,000 are made in one go. The first 4,000 are for training, as many as are published, the last 800 of them
-for validation; the other 10,000 are for testing, where 1,000 would leave members that differ by half a point in an order
-of chance.
+The signals come from the package of their authors (``pip install mnist1d``), by its published arguments, seed 42, but
+for their number: 14,000 are made in one go. The first 4,000 are for training, as many as are published, the last 800 of
+them for validation; the other 10,000 are for testing, where 1,000 would leave members that differ by half a point in an
+order of chance.
 
 Source: Greydanus, Kobak (2020), Scaling down Deep Learning, arXiv 2011.14439.
 """
