@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
 from random import Random
 from typing import Any
 
@@ -151,3 +152,24 @@ def test_serving_refuses_what_makes_no_sense(fused: tuple[Any, Tensor]) -> None:
         pass
     with family.serving():
         pass
+
+
+@pytest.mark.parametrize("serving", [False, True])
+@pytest.mark.parametrize("name", ["convnet", "fused"])
+def test_what_was_first_used_in_inference_mode_can_learn(name: str, serving: bool) -> None:
+    family, x = family_of(name)
+    config = family.space.smallest()
+    family.model.train()
+    with family.serving() if serving else nullcontext():
+        with torch.inference_mode():
+            family.member(config)
+        family.member(config)(x).square().sum().backward()
+        with torch.inference_mode():
+            family.member(config).eval()(x)
+            alone = family.extract(config)
+        family.zero_grad()
+        want = expected(family, config, x)
+        family.member(config).train()(x).square().sum().backward()
+        close(gradients(family), want)
+        alone.train()(x).square().sum().backward()
+        assert all(p.grad is not None for p in alone.parameters())

@@ -113,7 +113,8 @@ class GatherAlias:
 
     def _copy(self, store: GradientStore) -> nn.Parameter:
         full, index = self.full, self._index
-        own = nn.Parameter(index.take(full.detach()), full.requires_grad)
+        with torch.inference_mode(False):  # what is made in it cannot learn later
+            own = nn.Parameter(index.take(full.detach()), full.requires_grad)
         if full.requires_grad:
             own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
         return own

@@ -180,7 +180,8 @@ class Family:
             if slicing.whole and not draft.changes:
                 self._whole = {checked}
                 return self._network()
-            found = self._build(slicing, draft)
+            with torch.inference_mode(False):  # a member that is first asked for in it may learn later
+                found = self._build(slicing, draft)
             self._members[checked] = found
             while len(self._members) > _CACHED:
                 old, _ = self._members.popitem(last=False)
@@ -315,7 +316,7 @@ class Family:
         Raises:
             VerificationError: the copy does not compute exactly what the member computes on the example.
         """
-        with keeping_modes(self.model):  # the largest member is the model itself
+        with torch.inference_mode(False), keeping_modes(self.model):  # the largest member is the model itself
             return extract(self, self.space.check(config))
 
     def verify(self, config: Mapping[str, Any]) -> float:
