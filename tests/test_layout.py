@@ -41,7 +41,7 @@ LINES = (
 RANK = {room: rank for rank, line in enumerate(LINES) for room in line.split()}
 
 # Names of technique files that are also plain words of the field: as strings they may mean something else.
-PLAIN_WORDS = {"depth", "operations", "width"}
+PLAIN_WORDS = {"depth", "operations", "resolution", "width"}
 
 
 def _room(source: Source) -> str:
