@@ -37,6 +37,7 @@ LINES = (
     "runs",
     "cli",
     "testing",
+    "__main__",  # the command again: `python -m pliant`
 )
 RANK = {room: rank for rank, line in enumerate(LINES) for room in line.split()}
 

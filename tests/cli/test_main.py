@@ -29,6 +29,13 @@ def test_help_names_every_command() -> None:
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
 
 
+def test_the_package_is_the_command_too() -> None:
+    found = subprocess.run([sys.executable, "-m", "pliant", "--help"], check=True, capture_output=True, text=True)
+    assert "analyze" in found.stdout
+    assert "pliant [OPTIONS]" in found.stdout
+    assert "__main__" not in found.stdout
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom pliant.cli.main import app\n"
