@@ -88,5 +88,9 @@ def test_what_cannot_be_switched() -> None:
         Switched(Program(symbolic(nn.Linear)(8, oneof([4, 8]))))
     with pytest.raises(WrongShapeError, match="only oneof can be switched"):
         Switched(Program(symbolic(nn.Sequential)(manyof(1, [symbolic(nn.ReLU)(), symbolic(nn.Tanh)()]))))
+    with pytest.raises(WrongShapeError, match="bind what is decided"):
+        Switched(program().given({"second": "1:Linear"}))
+    part = program().part(lambda path, placeholder: path == "second")
+    assert Switched(Program(part.bind(part.space.largest()))).space.size == 3 * 2
     with pytest.raises(WrongShapeError, match="no network"):
         Switched(Program(symbolic(list)([oneof([symbolic(nn.ReLU)()])])))

@@ -46,7 +46,8 @@ def test_counts_of_the_formula() -> None:
     # 2 widths x (2 ratios + 2 kernels x (1 + 3 ratios) + 1)
     assert program.size == 2 * (2 + 2 * (1 + 3) + 1)
     assert len(listed(program)) == program.size
-    assert len({program.canonical(config) for config in program.space.enumerate()}) == program.size
+    assert {program.canonical(config) for config in program.space.enumerate()} == set(program.leaves())
+    assert len(list(program.leaves())) == program.size
     assert program.space.size == 2 * 3 * 2 * 2 * 2 * 3
 
 
@@ -130,6 +131,7 @@ def test_lists_dictionaries_and_functions_hold_placeholders() -> None:
 def test_constraints() -> None:
     program = Program(symbolic(Net)(width=oneof([16, 32, 64])), constraints=("width >= 32",))
     assert {net.width for net in listed(program)} == {32, 64}
+    assert {leaf["width"] for leaf in program.leaves()} == {32, 64}
 
 
 def test_bad_programs() -> None:

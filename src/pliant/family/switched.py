@@ -14,7 +14,7 @@ from torch import nn
 from ..checks import WrongShapeError
 from ..space.choice import Option
 from ..space.placeholders import Placeholder, Symbolic, called, replaced
-from ..space.program import Program
+from ..space.program import Program, undecided
 from ..space.space import Space
 
 
@@ -48,10 +48,15 @@ class Switched:
         program: its placeholders are alternatives that are modules (``oneof``), nested as it likes.
 
     Raises:
-        WrongShapeError: an alternative is no module, or a placeholder is ``manyof``.
+        WrongShapeError: an alternative is no module, a placeholder is ``manyof``, or not all of them are to be decided.
     """
 
     def __init__(self, program: Program) -> None:
+        if {choice.name for choice in program.space.choices} != set(undecided(program.tree)):
+            raise WrongShapeError(
+                "a part of a program, or one with choices decided, cannot be switched: bind what is decided, and give "
+                "pliant.Program(program.bind(config))"
+            )
         self.program = program
         self.space: Space = program.space
         self.counts = program.counts

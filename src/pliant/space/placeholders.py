@@ -5,7 +5,9 @@ nothing. It is a tree of constructors and values that can be looked at and chang
 :class:`pliant.Program` makes a space of them. A searcher sees the space alone; neither it nor the user's code knows of
 the other (Peng, Dong, Real, Tan, Lu, Bender, Liu, Kraft, Liang and Le, 2020, PyGlove: Symbolic Programming for
 Automated Machine Learning, arXiv 2101.08809). The tree may nest as it likes: a decision inside an alternative counts
-only where that is taken (Negrinho and Gordon, 2017, DeepArchitect, arXiv 1704.08792, has the same as Or and Optional).
+only where that is taken (Negrinho and Gordon, 2017, DeepArchitect, arXiv 1704.08792, has the same as Or and Optional:
+``pliant.family.language`` writes their language in these placeholders). A ``hint`` sorts placeholders into parts that
+can be decided apart, see :meth:`pliant.Program.part`.
 
 Where this differs: a class is made symbolic where it is used, rather than by a decorator where it is defined, so that
 anybody's classes can be; a tree is changed by making another; :func:`floatv` has finitely many values.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..checks import UnknownNameError, WrongShapeError, unknown
@@ -33,22 +35,27 @@ class Placeholder:
         picks: the options, each the positions of the candidates that it takes.
         single: whether an option takes one candidate, and stands for it rather than for a list.
         ordered: whether neighbouring options are alike.
+        hint: a word of the user's own for the part of the program that it belongs to.
+        labels: names of the options; those of the candidates where there are none.
     """
 
     candidates: tuple[Any, ...]
     picks: tuple[tuple[int, ...], ...]
     single: bool
     ordered: bool
+    hint: str = ""
+    labels: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.candidates[:6])) + (", …" if len(self.candidates) > 6 else "")
         return f"oneof([{shown}])" if self.single else f"manyof({len(self.picks[0])}, [{shown}])"
 
 
-def oneof(candidates: Sequence[Any]) -> Placeholder:
+def oneof(candidates: Sequence[Any], *, hint: str = "") -> Placeholder:
     """Return a placeholder for one of ``candidates``, which may hold placeholders themselves.
 
-    Numbers in rising order are taken for sizes: neighbours are alike, and the last is the largest.
+    Numbers in rising order are taken for sizes: neighbours are alike, and the last is the largest. ``hint`` is a word
+    for the part of the program that the decision belongs to, such as ``"architecture"``.
 
     Raises:
         WrongShapeError: there are none.
@@ -56,10 +63,12 @@ def oneof(candidates: Sequence[Any]) -> Placeholder:
     found = _checked(candidates, "oneof")
     numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in found)
     rising = numbers and len(found) > 1 and all(a < b for a, b in itertools.pairwise(found))
-    return Placeholder(found, tuple((at,) for at in range(len(found))), True, rising)
+    return Placeholder(found, tuple((at,) for at in range(len(found))), True, rising, hint)
 
 
-def manyof(k: int, candidates: Sequence[Any], *, distinct: bool = True, ordered: bool = False) -> Placeholder:
+def manyof(
+    k: int, candidates: Sequence[Any], *, distinct: bool = True, ordered: bool = False, hint: str = ""
+) -> Placeholder:
     """Return a placeholder for a list of ``k`` of ``candidates``.
 
     Args:
@@ -67,6 +76,7 @@ def manyof(k: int, candidates: Sequence[Any], *, distinct: bool = True, ordered:
         candidates: to take from.
         distinct: whether none is taken twice.
         ordered: whether lists of the same candidates in another order are different.
+        hint: see :func:`oneof`.
 
     Raises:
         WrongShapeError: there are not ``k``, or more than ten thousand lists: use ``k`` of :func:`oneof` then.
@@ -87,11 +97,13 @@ def manyof(k: int, candidates: Sequence[Any], *, distinct: bool = True, ordered:
         )
     else:
         lists = itertools.product(places, repeat=k) if ordered else itertools.combinations_with_replacement(places, k)
-    return Placeholder(found, tuple(lists), False, False)
+    return Placeholder(found, tuple(lists), False, False, hint)
 
 
-def floatv(low: float, high: float, steps: int = 10, *, log: bool = False) -> Placeholder:
+def floatv(low: float, high: float, steps: int = 10, *, log: bool = False, hint: str = "") -> Placeholder:
     """Return a placeholder for one of ``steps`` numbers from ``low`` to ``high``, in equal steps or equal ratios.
+
+    For ``hint`` see :func:`oneof`.
 
     Raises:
         WrongShapeError: the bounds are not in order, too few steps, or a ratio of numbers that are not positive.
@@ -103,7 +115,7 @@ def floatv(low: float, high: float, steps: int = 10, *, log: bool = False) -> Pl
         )
     shares = [at / (steps - 1) for at in range(steps)]
     inner = [low * (high / low) ** share if log else low + (high - low) * share for share in shares[1:-1]]
-    return oneof([float(low), *inner, float(high)])
+    return oneof([float(low), *inner, float(high)], hint=hint)
 
 
 def _checked(candidates: Sequence[Any], name: str) -> tuple[Any, ...]:
@@ -188,31 +200,35 @@ def children(value: Any) -> dict[str, Any] | None:
     return None
 
 
+def joined(path: str, name: str) -> str:
+    """Return the path of what is called ``name`` inside what is at ``path``."""
+    return f"{path}.{name}" if path else name
+
+
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every value of a tree with its path, such as ``block.0.ratio``; the root's path is empty."""
     yield path, value
     for name, inner in (children(value) or {}).items():
-        yield from walk(inner, f"{path}.{name}" if path else name)
+        yield from walk(inner, joined(path, name))
 
 
-def replaced(value: Any, rule: Callable[[str, Any], Any], path: str = "") -> Any:
-    """Return a tree in which ``rule(path, value)`` stands for every value, outer ones first."""
-    value = rule(path, value)
-
-    def inner(name: str, part: Any) -> Any:
-        return replaced(part, rule, f"{path}.{name}" if path else name)
-
+def rebuilt(value: Any, inner: Callable[[str, Any], Any]) -> Any:
+    """Return ``value`` with ``inner(name, part)`` for each of its :func:`children`; a thing that has none is itself."""
     if isinstance(value, Symbolic):
         args = tuple(inner(str(at), each) for at, each in enumerate(value.args))
         return Symbolic(value.target, args, {name: inner(name, each) for name, each in value.kwargs.items()})
     if isinstance(value, Mapping):
         return {key: inner(str(key), each) for key, each in value.items()}
     if isinstance(value, Placeholder):
-        candidates = tuple(inner(str(at), each) for at, each in enumerate(value.candidates))
-        return Placeholder(candidates, value.picks, value.single, value.ordered)
+        return replace(value, candidates=tuple(inner(str(at), each) for at, each in enumerate(value.candidates)))
     if isinstance(value, (list, tuple)):
         return type(value)([inner(str(at), each) for at, each in enumerate(value)])
     return value
+
+
+def replaced(value: Any, rule: Callable[[str, Any], Any], path: str = "") -> Any:
+    """Return a tree in which ``rule(path, value)`` stands for every value, outer ones first."""
+    return rebuilt(rule(path, value), lambda name, part: replaced(part, rule, joined(path, name)))
 
 
 def called(value: Any) -> Any:

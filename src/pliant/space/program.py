@@ -1,35 +1,28 @@
-"""The space of a program with placeholders, and what a config of it builds. See :mod:`.placeholders`."""
+"""The space of a program with placeholders, what a config of it builds, and its parts. See :mod:`.placeholders`.
+
+A program need not be decided at once. :meth:`Program.part` is a program of some of its placeholders, told by their
+hints or by a rule; :meth:`Program.given` is what is left when some are decided. Searches can so be nested, or follow
+each other (Peng et al., 2020, PyGlove, arXiv 2101.08809: joint, separate and factorised search). Where this
+implementation differs: a decision keeps its name in all parts, so that configs of the parts are added up to one of the
+whole (:meth:`Program.joined`); what is inside an alternative of another part counts as mattering until that is decided.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..checks import WrongShapeError
-from .choice import Choice, Option
+from ..checks import WrongShapeError, unknown
+from .choice import Option
 from .config import Config
-from .placeholders import Placeholder, Symbolic, called, children, replaced, walk
+from .constraint import Constraint
+from .decisions import Decision, count, decided, decisions, matched
+from .placeholders import Placeholder, Symbolic, called, walk
 from .space import Space
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True)
-class _Decision:
-    """A placeholder at a path of the tree: the choice that decides it, and the alternatives that it lies in.
-
-    Attributes:
-        placeholder: what is decided.
-        choice: its place among the choices.
-        inside: for each placeholder around it, its choice and those of its options that take the way to it.
-    """
-
-    placeholder: Placeholder
-    choice: int
-    inside: tuple[tuple[int, frozenset[int]], ...]
 
 
 class Program:
@@ -41,39 +34,50 @@ class Program:
     Args:
         tree: made by :func:`~pliant.symbolic`, with placeholders anywhere inside.
         constraints: on choices of numbers, such as ``"width >= 32"``.
+        only: paths of the placeholders to decide; see :meth:`part`. All by default.
+        given: path to option of what is decided already; see :meth:`given`.
 
     Raises:
         WrongShapeError: the tree is none, or has no placeholders.
     """
 
-    def __init__(self, tree: Symbolic, constraints: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        tree: Symbolic,
+        constraints: tuple[str, ...] = (),
+        *,
+        only: Collection[str] | None = None,
+        given: Mapping[str, Option] | None = None,
+    ) -> None:
         if not isinstance(tree, Symbolic):
             raise WrongShapeError(
                 f"a program is a call that is not made yet, pliant.symbolic(Net)(width=pliant.oneof([32, 64])), "
                 f"got {tree!r}"
             )
         self.tree = tree
-        self._decisions: dict[str, _Decision] = {}
-        choices: list[Choice] = []
-        self._collect(tree, "", (), choices)
-        if not choices:
+        self.constraints = tuple(constraints)
+        self.fixed = Config(given or {})
+        self._all = decisions(tree)
+        if not self._all:
             raise WrongShapeError(f"{tree!r} has no placeholder: nothing in it varies. Use pliant.oneof for what shall")
-        self.space = Space(choices, constraints)
+        for path in (*self.fixed, *(only or ())):
+            if path not in self._all:
+                raise unknown("placeholder at the path", path, self._all)
+        self._fixed = {path: self._all[path].choice.index(option) for path, option in self.fixed.items()}
+        left = [path for path, each in self._all.items() if path not in self.fixed and self._reached(each)]
+        own = left if only is None else [path for path in left if path in only]
+        self._whole = len(own) == len(left)
+        self._only = None if only is None else frozenset(only)
+        self.space = Space([self._all[path].choice for path in own], self._rules(own))
 
-    def _collect(
-        self, value: Any, path: str, inside: tuple[tuple[int, frozenset[int]], ...], choices: list[Choice]
-    ) -> None:
-        here = -1
-        if isinstance(value, Placeholder):
-            here = len(choices)
-            self._decisions[path] = _Decision(value, here, inside)
-            choices.append(Choice(path, _options(value), ordered=value.ordered))
-        for at, (name, inner) in enumerate((children(value) or {}).items()):
-            around = inside
-            if isinstance(value, Placeholder):
-                taking = frozenset(option for option, picked in enumerate(value.picks) if at in picked)
-                around = (*inside, (here, taking))
-            self._collect(inner, f"{path}.{name}" if path else name, around, choices)
+    def _reached(self, decision: Decision) -> bool:
+        """Return whether it lies in no alternative that is out already."""
+        return all(self._fixed[path] in options for path, options in decision.inside if path in self._fixed)
+
+    def _rules(self, own: Collection[str]) -> list[str]:
+        """Return the constraints on ``own`` choices, and those that name none."""
+        names = {rule: Constraint.parse(rule).name for rule in self.constraints}
+        return [rule for rule, name in names.items() if name in own or name not in self._all]
 
     # ---- what a search needs ---------------------------------------------------------------------------------------
     @property
@@ -82,24 +86,37 @@ class Program:
 
         Constraints are not taken into account.
         """
-        return _count(self.tree)
+        return count(self.tree, self._own, self._fixed)
+
+    @property
+    def _own(self) -> set[str]:
+        return {choice.name for choice in self.space.choices}
 
     def bind(self, config: Mapping[str, Option]) -> Symbolic:
-        """Return the tree with every placeholder decided.
+        """Return the tree with every placeholder decided, those of other parts excepted.
 
         Raises:
             UnknownNameError, WrongShapeError: the config is not of this program's space.
         """
         made = self.space.check(config)
-        found = _decided(self.tree, "", self._decisions, made, self.space.choices)
+        options = {choice.name: choice.index(made[choice.name]) for choice in self.space.choices}
+        found = decided(self.tree, {**self._fixed, **options})
         assert isinstance(found, Symbolic)
         return found
 
     def build(self, config: Mapping[str, Option]) -> Any:
-        """Return what the program makes: the constructors are called, inner ones first."""
+        """Return what the program makes: the constructors are called, inner ones first.
+
+        Raises:
+            UnknownNameError: this is a part, and a placeholder of another is undecided.
+        """
         return called(self.bind(config))
 
-    ready = build
+    def ready(self, config: Mapping[str, Option]) -> Any:
+        """Return what is measured: what the program makes, or for a part the program that is left, to be searched."""
+        if self._whole:
+            return self.build(config)
+        return Program(self.tree, self.constraints, given={**self.fixed, **self.space.check(config)})
 
     def config_of(self, tree: Symbolic) -> Config:
         """Return the canonical config that :meth:`bind` makes ``tree`` of; :meth:`bind` backwards.
@@ -107,27 +124,128 @@ class Program:
         Raises:
             WrongShapeError: no config does.
         """
-        made: dict[str, Option] = {}
-        if not _match(self.tree, tree, "", self._decisions, made, self.space.choices):
+        made: dict[str, int] = {}
+        if not matched(self.tree, tree, self._own, self._fixed, made):
             raise WrongShapeError(f"{tree!r} is not one of the programs of {self.tree!r}")
-        return self.canonical(self.space.complete(made))
+        options = {path: self._all[path].choice.options[at] for path, at in made.items()}
+        return self.canonical(self.space.complete(options))
 
     def canonical(self, config: Mapping[str, Option]) -> Config:
         """Return the config that stands for all that make the same program: idle decisions take their last option."""
         rows = self.space.indices([config])
         return self.space.configs(self.counts.canonical(rows))[0]
 
-    @property
+    def leaves(self) -> Iterator[Config]:
+        """Yield the canonical config of every different program that the constraints allow, once.
+
+        There are far fewer than configs where programs nest.
+        """
+        allowed = [options.tolist() for options in self.space.allowed()]
+        rows: list[list[int]] = [[]]
+        while rows:
+            row = rows.pop()
+            if len(row) == len(allowed):
+                yield Config(
+                    {choice.name: choice.options[at] for choice, at in zip(self.space.choices, row, strict=True)}
+                )
+            else:
+                options = allowed[len(row)] if self.counts.matters(row) else allowed[len(row)][-1:]
+                rows += [[*row, option] for option in reversed(options)]
+
+    @cached_property
     def counts(self) -> ProgramForms:
         """Which configs make the same program, for many at once."""
-        return ProgramForms(self.space, [decision.inside for decision in self._decisions.values()])
+        places = {choice.name: at for at, choice in enumerate(self.space.choices)}
+        inside = [self._all[choice.name].inside for choice in self.space.choices]
+        around = [tuple((places[path], options) for path, options in each if path in places) for each in inside]
+        return ProgramForms(self.space, around)
+
+    # ---- parts -----------------------------------------------------------------------------------------------------
+    def part(self, where: str | Callable[[str, Placeholder], bool]) -> Program:
+        """Return a program of some of the placeholders: the others stay undecided in what it binds.
+
+        Args:
+            where: a hint, of :func:`~pliant.oneof` and the others; or tells of a path and a placeholder.
+
+        Raises:
+            UnknownNameError: no placeholder has this hint; offers the nearest.
+            WrongShapeError: the rule holds for none.
+        """
+        own = {path: self._all[path].placeholder for path in (choice.name for choice in self.space.choices)}
+        if isinstance(where, str):
+            only = [path for path, each in own.items() if each.hint == where]
+            if not only:
+                raise unknown("hint in the program", where, {each.hint for each in own.values()} - {""})
+        else:
+            only = [path for path, each in own.items() if where(path, each)]
+            if not only:
+                raise WrongShapeError(f"the rule holds for no placeholder, expected some of {', '.join(own)}")
+        return Program(self.tree, self.constraints, only=only, given=self.fixed)
+
+    def given(self, config: Mapping[str, Option]) -> Program:
+        """Return the program that is left when some choices are decided: a smaller one, perhaps of one config.
+
+        Raises:
+            UnknownNameError, WrongShapeError: the options are not of this program's space.
+        """
+        made = self.space.complete(config)
+        fixed = {**self.fixed, **{name: made[name] for name in config}}
+        return Program(self.tree, self.constraints, only=self._only, given=fixed)
+
+    def joined(self, *configs: Mapping[str, Option]) -> Config:
+        """Return the canonical config of this program of which ``configs`` of its parts are made.
+
+        Raises:
+            UnknownNameError, WrongShapeError: they are not of this program, or do not agree.
+        """
+        made: dict[str, Option] = {}
+        for config in configs:
+            for name, option in config.items():
+                if made.setdefault(name, option) != option:
+                    raise WrongShapeError(f"{name} is {made[name]!r} in one part and {option!r} in another")
+        return self.canonical(self.space.complete(made))
+
+    def restricted(self, config: Mapping[str, Option]) -> Config:
+        """Return what a config of the whole program says of this part; :meth:`joined` backwards.
+
+        Raises:
+            UnknownNameError, WrongShapeError: a choice is missing, or an option is not of this program's space.
+        """
+        own = self._own
+        return self.canonical(self.space.check({name: option for name, option in config.items() if name in own}))
+
+    def rebind(self, changes: Mapping[str, Any]) -> Program:
+        """Return the program of a changed tree, see :meth:`Symbolic.rebind`; what was decided stays so.
+
+        Raises:
+            UnknownNameError: there is no such path, or it is gone and something else is said of it.
+        """
+        tree = self.tree.rebind(changes)
+        left = decisions(tree)
+        only = None if self._only is None else [path for path in self._only if path in left]
+        fixed = {path: option for path, option in self.fixed.items() if path in left}
+        return Program(tree, self.constraints, only=only, given=fixed)
+
+    def clone(self) -> Program:
+        """Return an equal program with a tree of its own."""
+        return self.rebind({})
+
+    def __repr__(self) -> str:
+        return f"Program({self.tree!r}: {len(self.space.choices)} choices, {self.size} programs)"
 
 
 class ProgramForms:
     """Which decisions of a program matter, by option indices (n, choices). Costs are not known before it is built."""
 
     def __init__(self, space: Space, inside: list[tuple[tuple[int, frozenset[int]], ...]]) -> None:
-        self._space, self._inside = space, inside
+        self._space = space
+        self._inside = [
+            [
+                (choice, [option in options for option in range(len(space.choices[choice].options))])
+                for choice, options in around
+            ]
+            for around in inside
+        ]
 
     def active(self, indices: np.ndarray) -> np.ndarray:
         """Return which choices matter (n, choices): those inside alternatives that are taken."""
@@ -135,9 +253,13 @@ class ProgramForms:
 
         found = np.ones(indices.shape, dtype=bool)
         for at, around in enumerate(self._inside):
-            for choice, options in around:
-                found[:, at] &= np.isin(indices[:, choice], sorted(options))
+            for choice, taking in around:
+                found[:, at] &= np.array(taking)[indices[:, choice]]
         return found
+
+    def matters(self, row: Sequence[int]) -> bool:
+        """Return whether the choice after those that are decided by ``row`` matters."""
+        return all(taking[row[choice]] for choice, taking in self._inside[len(row)])
 
     def canonical(self, indices: np.ndarray) -> np.ndarray:
         """Return the indices (n, choices) that stand for the same programs."""
@@ -151,91 +273,6 @@ class ProgramForms:
         raise LookupError("a program is built to be measured")
 
     params = macs
-
-
-def _options(placeholder: Placeholder) -> tuple[Option, ...]:
-    """Return the candidates themselves where they are plain values, else their places and names."""
-    labels: list[Option] = []
-    for at, candidate in enumerate(placeholder.candidates):
-        plain = isinstance(candidate, (bool, int, float, str)) and candidate not in labels
-        labels.append(candidate if plain else f"{at}:{_named(candidate)}")
-    if placeholder.single:
-        return tuple(labels)
-    return tuple(tuple(labels[at] for at in picked) for picked in placeholder.picks)
-
-
-def _named(candidate: Any) -> str:
-    if isinstance(candidate, Symbolic):
-        return str(getattr(candidate.target, "__name__", "call"))
-    return str(getattr(candidate, "__name__", type(candidate).__name__))
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, Placeholder):
-        each = [_count(candidate) for candidate in value.candidates]
-        return sum(math.prod(each[at] for at in set(picked)) for picked in value.picks)
-    return math.prod(_count(inner) for inner in (children(value) or {}).values())
-
-
-def _decided(
-    value: Any, path: str, decisions: Mapping[str, _Decision], config: Config, choices: tuple[Choice, ...]
-) -> Any:
-    def rule(at: str, found: Any) -> Any:
-        full = ".".join(part for part in (path, at) if part)
-        if not isinstance(found, Placeholder):
-            return found
-        decision = decisions[full]
-        picked = found.picks[choices[decision.choice].index(config[full])]
-        taken = [_decided(found.candidates[i], f"{full}.{i}", decisions, config, choices) for i in picked]
-        return _Done(taken[0] if found.single else taken)
-
-    return _opened(replaced(value, rule))
-
-
-class _Done:
-    """A decided value, so that nothing inside is looked at again."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _opened(value: Any) -> Any:
-    return replaced(value, lambda path, found: found.value if isinstance(found, _Done) else found)
-
-
-def _match(
-    pattern: Any,
-    value: Any,
-    path: str,
-    decisions: Mapping[str, _Decision],
-    made: dict[str, Option],
-    choices: tuple[Choice, ...],
-) -> bool:
-    """Fill ``made`` with the decisions that turn ``pattern`` into ``value``; tell whether there are such."""
-    if isinstance(pattern, Placeholder):
-        for option, picked in enumerate(pattern.picks):
-            values = [value] if pattern.single else value
-            if not isinstance(values, list) or len(values) != len(picked):
-                continue
-            trial: dict[str, Option] = {}
-            if all(
-                _match(pattern.candidates[at], each, f"{path}.{at}", decisions, trial, choices)
-                for at, each in zip(picked, values, strict=True)
-            ):
-                made.update(trial)
-                made[path] = choices[decisions[path].choice].options[option]
-                return True
-        return False
-    if isinstance(pattern, Symbolic) != isinstance(value, Symbolic):
-        return False
-    if isinstance(pattern, Symbolic) and pattern.target is not value.target:
-        return False
-    inner, given = children(pattern), children(value)
-    if inner is None or given is None:
-        return bool(type(pattern) is type(value) and pattern == value)
-    return inner.keys() == given.keys() and all(
-        _match(inner[name], given[name], f"{path}.{name}" if path else name, decisions, made, choices) for name in inner
-    )
 
 
 def undecided(tree: Symbolic) -> list[str]:

@@ -11,7 +11,7 @@ tree search with bisection finds better networks than random search in as many e
 Where this implementation differs: the worth of a config is the paper's (its score, from 0 for the worst to 1 for the
 best so far) for one objective; for several it is the share of the measured configs in worse fronts. A choice that does
 not matter where others have been decided (inside an alternative that was not taken) is no level of the tree. Configs
-that were measured already are passed by. See :mod:`pliant.space.placeholders` for the language of spaces.
+that were measured already are passed by. See :mod:`pliant.family.language` for the paper's language of spaces.
 """
 
 from __future__ import annotations
