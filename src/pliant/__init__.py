@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .family import Family as Family
     from .family import Growth as Growth
     from .family import Switched as Switched
+    from .family import TreeCell as TreeCell
+    from .family import architectures as architectures
     from .family import at as at
     from .graph import Analysis as Analysis
     from .graph import analyze as analyze
@@ -74,6 +76,8 @@ _HOMES = {
     "Family": "family",
     "Growth": "family",
     "Switched": "family",
+    "architectures": "family",
+    "TreeCell": "family",
     "at": "family",
     "CachedTeacher": "training",
     "Compute": "training",

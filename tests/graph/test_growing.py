@@ -136,6 +136,20 @@ def test_branches_in_branches() -> None:
     torch.testing.assert_close(cell(*ARGS), net(*ARGS), rtol=1e-4, atol=1e-6)
 
 
+def test_what_does_nothing_is_shared_out_too() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Identity(), nn.Flatten(), nn.Linear(7 * 49, 2)).eval()
+    analysis = analyze(net, ARGS)
+    grown = branched(net, analysis, "1", 3, concatenate=True)
+    assert grown(*ARGS).equal(net(*ARGS))
+    widths = []
+    for branch in grown[1].branches:  # type: ignore[index]
+        branch.register_forward_hook(lambda module, args, output: widths.append(output.shape[1]))
+    grown(*ARGS)
+    assert widths == [3, 2, 2]
+    with pytest.raises(WrongShapeError, match="7 features on, which cannot be shared out among 8"):
+        branched(net, analysis, "1", 8, concatenate=True)
+
+
 def test_noise_moves_branches_apart_and_keeps_their_mean() -> None:
     net = convnet()
     analysis = analyze(net, ARGS)

@@ -4,9 +4,8 @@ Efficient architecture search (Cai, Chen, Zhang, Yu and Wang, 2018, Efficient Ar
 Transformation, arXiv 1707.04873) lets a controller widen and deepen a trained network; each child inherits the weights,
 so it need not be trained from the start. Path-level transformation (Cai, Yang, Zhang, Han and Yu, 2018, Path-Level
 Network Transformation for Efficient Architecture Search, arXiv 1806.02639) also puts branches in the place of layers,
-and branches in those. Here the growths are choices, and any searcher chooses; the first paper's controller is one of
-the catalogue. Of the second paper this has the edits on the topology, in trees of two branches each, and not its
-tree-structured controller, nor the other operations (pooling, separable convolutions) that it puts on the branches.
+and branches in those, with other operations on them (:class:`~pliant.TreeCell`). Here the growths are choices, and any
+searcher chooses; the controllers of both papers are in the catalogue.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ from torch import nn
 
 from ..checks import WrongShapeError
 from ..graph.analysis import Analysis, analyze
-from ..graph.growing import branched, deeper, shareable, wider
+from ..graph.growing import Noise, branched, deeper, shareable, wider
 from ..space.choice import Choice, Option
 from ..space.config import Config
 from ..space.program import ProgramForms
 from ..space.space import Space
-
-ONE, MEAN, PARTS = "one", "mean", "parts"
-"""What may stand in the place of a layer: itself, two copies that are averaged, or two parts of its outputs."""
+from ..space.trees import MEAN, ONE, PARTS, Around, Node, conditions, trees
+from .tree_cell import Gardener, TreeCell, leaves
 
 
 class Growth:
@@ -40,14 +38,15 @@ class Growth:
             the present number is always a choice. :func:`pliant.analyze` lists the axes.
         after: paths of activations after which a layer may be put; or of each the dimension of features there, 1 where
             it is not given, or -1 where layers are linear.
-        branches: path of a layer, or of a module that takes and gives one tensor, to how often branches may be put in
-            its place: 2 means that each branch may become two again.
+        branches: path of a layer, or of a module that takes and gives one tensor, to how often two branches may be put
+            in its place: 2 means that each branch may become two again. Or to a :class:`~pliant.TreeCell`, a tree of
+            branches with operations on them.
         seed: of the units that are replicated, and of the noise.
         noise: see :func:`~pliant.graph.growing.wider`; without any, copies that are averaged stay equal when trained.
 
     Raises:
         WrongShapeError: nothing to choose from, or fewer units than there are.
-        UnknownNameError: an axis or a module that the network does not have.
+        UnknownNameError: an axis or a module that the network does not have, or an operation that there is not.
         VerificationError: a growth would change what the network computes.
     """
 
@@ -57,7 +56,7 @@ class Growth:
         example_args: Sequence[Any],
         widths: Mapping[str, Sequence[int]] | None = None,
         after: Sequence[str] | Mapping[str, int] = (),
-        branches: Mapping[str, int] | None = None,
+        branches: Mapping[str, int | TreeCell] | None = None,
         *,
         seed: int = 0,
         noise: float = 0.0,
@@ -66,18 +65,23 @@ class Growth:
         self._args, self._seed, self._noise = tuple(example_args), seed, noise
         self._axes = list(widths or {})
         self._after = dict(after) if isinstance(after, Mapping) else dict.fromkeys(after, 1)
-        self._levels = dict(sorted((branches or {}).items(), key=lambda item: len(item[0])))  # outer ones first
+        outer_first = sorted((branches or {}).items(), key=lambda item: len(item[0]))
+        self._levels = {path: how for path, how in outer_first if not isinstance(how, TreeCell)}
+        self._cells = {path: how for path, how in outer_first if isinstance(how, TreeCell)}
+        self._roots = [path for path, _ in outer_first]
         choices = [Choice(name, self._units(name, units)) for name, units in (widths or {}).items()]
         choices += [Choice(f"{path}.deeper", (False, True)) for path in self._after]
-        inside: list[tuple[tuple[int, frozenset[int]], ...]] = [()] * len(choices)
+        inside: list[Around] = [()] * len(choices)
         for path, levels in self._levels.items():
-            around: dict[str, tuple[tuple[int, frozenset[int]], ...]] = {"": ()}
-            options = self._topologies(path, levels)
-            for address in _addresses(levels):
-                above = around[address.rpartition(".branches.")[0]] if address else ()
-                around[address] = (*above, (len(choices), frozenset({1, 2})))
-                inside.append(above)
-                choices.append(Choice(f"{path}{address}.paths", options, ordered=False))
+            self._add_branches(path, levels, choices, inside)
+        for path, cell in self._cells.items():
+            choices += cell.choices(model, self.analysis, path)
+        self._nodes: dict[str, Node] = {node.name: node for node in trees(choices) if node.name in self._cells}
+        self._parts: dict[str, set[str]] = {}  # of a cell: its choices
+        for path, node in self._nodes.items():
+            decided = sorted(conditions(node, choices).items())
+            inside += [around for _, around in decided]
+            self._parts[path] = {choices[at].name for at, _ in decided}
         if not choices:
             raise WrongShapeError(
                 "nothing can grow: give widths of some axes, activations to put layers after, or layers to branch"
@@ -87,6 +91,16 @@ class Growth:
         self._grown: WeakKeyDictionary[nn.Module, Config] = WeakKeyDictionary()
         self._kept: list[tuple[Config, nn.Module]] = []
         self.ready(self.space.largest())  # what cannot grow shows now, not in the middle of a search
+
+    def _add_branches(self, path: str, levels: int, choices: list[Choice], inside: list[Around]) -> None:
+        """Add the choices of pairs of branches in the place ``path``, and inside what each is."""
+        around: dict[str, Around] = {"": ()}
+        options = self._topologies(path, levels)
+        for address in _addresses(levels):
+            above = around[address.rpartition(".branches.")[0]] if address else ()
+            around[address] = (*above, (len(choices), frozenset({1, 2})))
+            inside.append(above)
+            choices.append(Choice(f"{path}{address}.paths", options, ordered=False))
 
     def _units(self, name: str, units: Sequence[int]) -> tuple[int, ...]:
         size = self.analysis.axis(name).size
@@ -105,7 +119,7 @@ class Growth:
         """Return a new network in evaluation mode that has grown as ``config`` says.
 
         It computes what :attr:`model` does; or what the network does that was kept last of those that ``config`` can
-        grow from.
+        grow from. Operations that do not begin as the identity change that, see :meth:`keeps`.
 
         Raises:
             UnknownNameError, WrongShapeError: the config is not of this space.
@@ -124,6 +138,8 @@ class Growth:
     def grown(self, net: nn.Module, was: Mapping[str, Option], config: Mapping[str, Option]) -> nn.Module:
         """Return a new network in evaluation mode that has grown from ``net`` as ``config`` says, and computes as it.
 
+        Operations that do not begin as the identity, and are not in ``net``, change that.
+
         Args:
             net: what was made of the config ``was``, with whatever weights it learnt since; it is not changed.
             was: its config.
@@ -136,7 +152,7 @@ class Growth:
         before, made = self.space.check(was), self.space.check(config)
         name = self._excess(before, made)
         if name is not None:
-            raise WrongShapeError(f"{name} can only grow, from {before[name]!r}, got {made[name]!r}")
+            raise WrongShapeError(f"{name} can only grow, from {before[name]!r}, got {made[name]!r}{self._hint(name)}")
         result = self._edited(copy.deepcopy(net).eval(), before, made)
         if any(made[axis] != before[axis] for axis in self._axes):
             analysis = analyze(result, self._args)
@@ -145,6 +161,15 @@ class Growth:
             if self._shapes_of(result) != target:
                 raise WrongShapeError(f"the network cannot be widened further to {dict(made)!r}: start from the model")
         return self._remember(result, made)
+
+    def keeps(self, config: Mapping[str, Option]) -> bool:
+        """Return whether every operation of ``config`` begins as the identity: no pooling, and none of the user's own.
+
+        Raises:
+            UnknownNameError, WrongShapeError: the config is not of this space.
+        """
+        made = self.space.check(config)
+        return all(self._cells[path].keeps(node, made) for path, node in self._nodes.items())
 
     def keep(self, net: nn.Module) -> None:
         """Let later networks grow from ``net``, made by :meth:`ready` or :meth:`grown` and trained since.
@@ -172,12 +197,21 @@ class Growth:
         for at, choice in enumerate(self.space.choices):
             if active[at] and new[at] != old[at] and (new[at] < old[at] or (not choice.ordered and old[at] != 0)):
                 return choice.name
-        return None
+        late = (self._cells[path].settled(node, before, made) for path, node in self._nodes.items())
+        return next((name for name in late if name is not None), None)
+
+    def _hint(self, name: str) -> str:
+        place, _, role = name.rpartition(".")
+        if role in ("merge", "count") and any(
+            place == node.name for root in self._nodes.values() for node in root.nodes()
+        ):
+            return ": branches part once, before anything else is put on them, and are as many from then on"
+        return ""
 
     def _edited(self, net: nn.Module, before: Config, made: Config) -> nn.Module:
         """Return ``net`` (itself, where nothing is to do) with the layers and branches of ``made``."""
-        state = {name: ONE if name in self._idle(before) else option for name, option in before.items()}
-        idle = self._idle(made)
+        lost, idle, least = self._idle(before), self._idle(made), self.space.smallest()
+        state = {name: least[name] if name in lost else option for name, option in before.items()}
         for path, dim in self._after.items():
             if made[f"{path}.deeper"] and not state[f"{path}.deeper"]:
                 for spot in self._spots(path, state):
@@ -193,6 +227,11 @@ class Growth:
                         net, self.analysis, spot + address, concatenate=parts, seed=self._seed, noise=self._noise
                     )
                 state[name] = made[name]
+        for path, node in self._nodes.items():
+            gardener = Gardener(self._cells[path], self.analysis, Noise(self._seed, self._noise))
+            for spot in self._spots(path, state, inner=False):
+                net = gardener.grown(net, node, spot, state, made)
+            state |= {name: made[name] for name in self._parts[path]}
         return net
 
     def _idle(self, config: Config) -> set[str]:
@@ -208,10 +247,13 @@ class Growth:
             inner: whether branches that stand for the module itself count.
         """
         found, done = [""], 0
-        for root, levels in self._levels.items():
+        for root in self._roots:
             if path.startswith(f"{root}.") or (inner and path == root):
-                leaves = list(_leaves(root, "", levels, state))
-                found = [spot + path[done : len(root)] + leaf for spot in found for leaf in leaves]
+                if root in self._nodes:
+                    ends = list(leaves(self._nodes[root], state))
+                else:
+                    ends = list(_leaves(root, "", self._levels[root], state))
+                found = [spot + path[done : len(root)] + end for spot in found for end in ends]
                 done = len(root)
         return [spot + path[done:] for spot in found]
 

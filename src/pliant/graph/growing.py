@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def wider(
 
     net = ModuleForm(model, analysis).build(slicing, supply).eval()
     if not noise:
-        _check(model, net, analysis, f"widening {', '.join(units)}")
+        check_same(model, net, analysis, f"widening {', '.join(units)}")
     return net
 
 
@@ -137,7 +138,7 @@ def deeper(model: nn.Module, analysis: Analysis, at: str, dim: int = 1) -> nn.Mo
         WrongShapeError: no layer fits there.
         VerificationError: the function would change: the activation is of another kind.
     """
-    shape = _shape_at(model, analysis, at)
+    shape = output_at(model, analysis, at).shape
     grown = copy.deepcopy(model).eval()
     old = grown.get_submodule(at)
     convolutions: dict[int, Callable[..., nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
@@ -153,28 +154,30 @@ def deeper(model: nn.Module, analysis: Analysis, at: str, dim: int = 1) -> nn.Mo
             f"what comes out of {at!r} has the shape {tuple(shape)}: no layer fits its dimension {dim}"
         )
     nn.init.zeros_(layer.bias)
-    _put(grown, at, nn.Sequential(old, layer, copy.deepcopy(old)))
-    _check(model, grown, analysis, f"a layer after {at!r}")
+    put(grown, at, nn.Sequential(old, layer, copy.deepcopy(old)))
+    check_same(model, grown, analysis, f"a layer after {at!r}")
     return grown
 
 
 class Branches(nn.Module):
-    """Runs several modules on the same input and averages or concatenates what they give.
+    """Runs several modules on the same input, or each on its part of it, and averages or concatenates what they give.
 
     Args:
         branches: the modules.
         concatenate: along the features rather than averaged.
         dim: of the features, where they are concatenated.
+        share: whether the features of the input are shared out among the branches.
     """
 
-    def __init__(self, branches: Sequence[nn.Module], concatenate: bool, dim: int = 1) -> None:
+    def __init__(self, branches: Sequence[nn.Module], concatenate: bool, dim: int = 1, share: bool = False) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
-        self.concatenate, self.dim = concatenate, dim
+        self.concatenate, self.dim, self.share = concatenate, dim, share
 
     def forward(self, x: Tensor) -> Tensor:
         """Run all branches on ``x``."""
-        results = [branch(x) for branch in self.branches]
+        inputs = x.tensor_split(len(self.branches), dim=self.dim) if self.share else [x] * len(self.branches)
+        results = [branch(each) for branch, each in zip(self.branches, inputs, strict=True)]
         if self.concatenate:
             return torch.cat(results, dim=self.dim)
         return torch.stack(results).mean(dim=0)
@@ -187,6 +190,7 @@ def branched(
     count: int = 2,
     *,
     concatenate: bool = False,
+    dim: int = 1,
     seed: int = 0,
     noise: float = 0.0,
 ) -> nn.Module:
@@ -197,8 +201,9 @@ def branched(
         analysis: gives the example that the result is checked on; it may be of the network before any growth.
         at: path of a module that takes one tensor.
         count: how many branches.
-        concatenate: whether each gives a part of the outputs (a linear layer or a convolution without groups) rather
-            than all of them.
+        concatenate: whether each gives a part of the outputs rather than all of them: of a linear layer, a convolution
+            without groups, or an ``nn.Identity``, whose input is shared out.
+        dim: the dimension of features, 1 or -1, where an ``nn.Identity`` is shared out.
         seed: of the noise.
         noise: relative standard deviation of what the parameters of branches that are averaged differ by, so that they
             learn different things. The mean over the branches stays, and with it what linear layers compute; other
@@ -213,15 +218,35 @@ def branched(
         raise WrongShapeError(f"count is at least 2, got {count}")
     layer = _module(model, at)
     grown = copy.deepcopy(model).eval()
-    if not concatenate:
-        copies = [copy.deepcopy(layer) for _ in range(count)]
-        _spread(copies, seed, noise)
-        _put(grown, at, Branches(copies, concatenate=False))
-    else:
-        _put(grown, at, Branches(_parts(layer, at, count), True, -1 if isinstance(layer, nn.Linear) else 1))
+    if concatenate and isinstance(layer, nn.Identity) and (size := output_at(model, analysis, at).shape[dim]) < count:
+        raise WrongShapeError(f"{at!r} passes {size} features on, which cannot be shared out among {count} branches")
+    put(grown, at, parted(layer, at, count, concatenate, dim, Noise(seed, noise)))
     if not noise:
-        _check(model, grown, analysis, f"branches at {at!r}")
+        check_same(model, grown, analysis, f"branches at {at!r}")
     return grown
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What copies differ by: a relative standard deviation, and the seed that it is drawn with."""
+
+    seed: int = 0
+    level: float = 0.0
+
+
+def parted(layer: nn.Module, at: str, count: int, concatenate: bool, dim: int, noise: Noise) -> Branches:
+    """Return ``count`` branches that compute what ``layer`` does, which is at ``at``; see :func:`branched`.
+
+    Raises:
+        WrongShapeError: its outputs cannot be shared out.
+    """
+    if concatenate and isinstance(layer, nn.Identity):
+        return Branches([nn.Identity() for _ in range(count)], True, dim, share=True)
+    if concatenate:
+        return Branches(_parts(layer, at, count), True, -1 if isinstance(layer, nn.Linear) else 1)
+    copies = [copy.deepcopy(layer) for _ in range(count)]
+    _spread(copies, noise.seed, noise.level)
+    return Branches(copies, concatenate=False)
 
 
 def _spread(copies: Sequence[nn.Module], seed: int, noise: float) -> None:
@@ -267,29 +292,37 @@ def _module(model: nn.Module, at: str) -> nn.Module:
     return known[at]
 
 
-def _put(model: nn.Module, at: str, module: nn.Module) -> None:
+def put(model: nn.Module, at: str, module: nn.Module) -> None:
+    """Put ``module`` in the place ``at`` of ``model``."""
     parent, _, last = at.rpartition(".")
     model.get_submodule(parent)._modules[last] = module
 
 
-def _shape_at(model: nn.Module, analysis: Analysis, at: str) -> torch.Size:
-    shapes: list[torch.Size] = []
+def output_at(model: nn.Module, analysis: Analysis, at: str) -> Tensor:
+    """Return what the module ``at`` gives on the example.
+
+    Raises:
+        UnknownNameError: there is no such module.
+        WrongShapeError: it gives no tensor.
+    """
+    found: list[Tensor] = []
 
     def see(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            shapes.append(output.shape)
+            found.append(output.detach())
 
     handle = _module(model, at).register_forward_hook(see)
     try:
         outputs(model.eval(), analysis.capture.args, dict(analysis.capture.kwargs))
     finally:
         handle.remove()
-    if not shapes:
+    if not found:
         raise WrongShapeError(f"{at!r} gives no single tensor on the example: nothing can be put there")
-    return shapes[0]
+    return found[0]
 
 
-def _check(model: nn.Module, grown: nn.Module, analysis: Analysis, what: str) -> None:
+def check_same(model: nn.Module, grown: nn.Module, analysis: Analysis, what: str) -> None:
+    """Raise VerificationError unless ``grown`` computes what ``model`` does on the example."""
     training = model.training
     args, kwargs = analysis.capture.args, dict(analysis.capture.kwargs)
     try:
