@@ -54,7 +54,7 @@ def drive(searcher: Searcher, made: Program, budget: int, seed: int = 0) -> list
 
 
 @pytest.mark.parametrize("flow", ["factorized", "separate", "joint"])
-@pytest.mark.parametrize("below", ["mcts", "random_search", pytest.param("nsga2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("below", ["mcts", "random_search"])
 def test_every_program_once_whatever_the_flow(flow: str, below: str) -> None:
     made = program()
     assert made.size == (6 + 3 + 1 + 1) * 3
