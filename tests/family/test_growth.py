@@ -19,9 +19,9 @@ from pliant.space import Config
 from pliant.techniques.search.eas import Eas
 
 
-def data() -> tuple[torch.Tensor, torch.Tensor]:
+def data(shape: tuple[int, ...] = (64,)) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = load_digits(return_X_y=True)
-    return torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
+    return torch.tensor(images, dtype=torch.float32).reshape(-1, *shape) / 16, torch.tensor(labels)
 
 
 def network() -> nn.Module:
@@ -29,8 +29,8 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 10))
 
 
-def train(net: nn.Module, steps: int) -> nn.Module:
-    images, labels = data()
+def train(net: nn.Module, steps: int, shape: tuple[int, ...] = (64,)) -> nn.Module:
+    images, labels = data(shape)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     net.train()
     for step in range(steps):
@@ -41,8 +41,8 @@ def train(net: nn.Module, steps: int) -> nn.Module:
     return net.eval()
 
 
-def error(net: nn.Module) -> float:
-    images, labels = data()
+def error(net: nn.Module, shape: tuple[int, ...] = (64,)) -> float:
+    images, labels = data(shape)
     with torch.no_grad():
         return 100 * float((net(images[1400:]).argmax(dim=1) != labels[1400:]).float().mean())
 

@@ -7,9 +7,7 @@ from random import Random
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn import functional as F
 
 import pliant
 from pliant.checks import UnknownNameError, VerificationError, WrongShapeError
@@ -18,8 +16,10 @@ from pliant.graph.primitives import KEEPING, PRIMITIVES, primitive
 from pliant.space import Config
 from pliant.space.trees import Node
 from pliant.techniques.search.path_level import PathLevel
+from tests.family.test_growth import data, error, train
 
 IMAGES = torch.randn(3, 2, 7, 7)
+DIGIT = (1, 8, 8)
 SHARE = ("convolution 1", "separable 3", "max 3")
 
 
@@ -202,29 +202,6 @@ def test_bad_requests() -> None:
 
 
 # ---- on digits -------------------------------------------------------------------------------------------------------
-def data() -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = load_digits(return_X_y=True)
-    return torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16, torch.tensor(labels)
-
-
-def train(net: nn.Module, steps: int) -> nn.Module:
-    images, labels = data()
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    net.train()
-    for step in range(steps):
-        rows = torch.arange(step * 64, (step + 1) * 64) % 1400
-        optimizer.zero_grad()
-        F.cross_entropy(net(images[rows]), labels[rows]).backward()
-        optimizer.step()
-    return net.eval()
-
-
-def error(net: nn.Module) -> float:
-    images, labels = data()
-    with torch.no_grad():
-        return 100 * float((net(images[1400:]).argmax(dim=1) != labels[1400:]).float().mean())
-
-
 def convnet(seed: int, steps: int) -> nn.Module:
     torch.manual_seed(seed)
     net = nn.Sequential(
@@ -232,14 +209,14 @@ def convnet(seed: int, steps: int) -> nn.Module:
         nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
         nn.Flatten(), nn.Linear(8 * 16, 10),
     )  # fmt: skip
-    return train(net, steps)
+    return train(net, steps, DIGIT)
 
 
 @pytest.mark.slow
 def test_cells_that_inherit_are_ahead_of_the_same_ones_drawn_anew() -> None:
     """Cells drawn at random, pooling among their operations: after as many steps, with and without the weights."""
     ahead = []
-    x, _ = data()
+    x, _ = data(DIGIT)
     for seed in range(5):
         growth = Growth(convnet(seed, 150), (x[:4],), branches={"1": TreeCell(relu=True)}, noise=0.01, seed=seed)
         config = growth.space.sample(Random(seed))
@@ -248,16 +225,16 @@ def test_cells_that_inherit_are_ahead_of_the_same_ones_drawn_anew() -> None:
         for module in scratch.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 module.reset_parameters()
-        ahead.append(error(train(scratch, 60)) - error(train(child, 60)))
+        ahead.append(error(train(scratch, 60, DIGIT), DIGIT) - error(train(child, 60, DIGIT), DIGIT))
     assert sum(ahead) / 5 > 1
     assert sum(each > 0 for each in ahead) >= 4
 
 
 @pytest.mark.slow
 def test_the_tree_controller_searches_cells_that_inherit() -> None:
-    x, _ = data()
+    x, _ = data(DIGIT)
     growth = Growth(convnet(0, 60), (x[:4],), branches={"1": TreeCell(operations=SHARE, relu=True)}, noise=0.01)
-    metric = pliant.Metric("error", lambda net: error(train(net, 10)))
+    metric = pliant.Metric("error", lambda net: error(train(net, 10, DIGIT), DIGIT))
     study = pliant.search(growth, [metric], 6, searcher=PathLevel(batch=2, hidden=8), seed=1)
     assert len({trial.config for trial in study.trials}) == 6
     again = pliant.search(growth, [metric], 6, searcher=PathLevel(batch=2, hidden=8), seed=1)
