@@ -129,6 +129,39 @@ class Masked(nn.Module):
         return self.conv(x * self.places).mean((2, 3))
 
 
+class Again(nn.Module):
+    """Calls its convolution a second time, on what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.conv(x)).mean((2, 3))
+
+
+class Functional(nn.Module):
+    """Has no module around its convolution but itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight).mean((2, 3))
+
+
+class Keyword(nn.Module):
+    """Gives its convolution the image by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(input=x).mean((2, 3))
+
+
 def nets() -> dict[str, nn.Module]:
     conv = nn.Conv2d(3, 4, 3, padding=1)
     return {
@@ -136,6 +169,8 @@ def nets() -> dict[str, nn.Module]:
         "dense": nn.Sequential(conv, nn.ReLU(), nn.Conv2d(4, 2, 1)),
         "twice": Twice(),
         "places": Masked(),
+        "again": Again(),
+        "functional": Functional(),
     }
 
 
@@ -143,6 +178,12 @@ def nets() -> dict[str, nn.Module]:
 def test_what_depends_on_its_places_is_not_offered(name: str) -> None:
     with pytest.warns(NoEffectWarning, match="nothing to bend"):
         Family(nets()[name], (X,), [Resolution()])
+
+
+def test_an_image_may_be_given_by_keyword() -> None:
+    family: Any = Family(Keyword(), (X,), [Resolution(ratios=(0.5,))])
+    net = family.extract(family.space.smallest())
+    assert torch.allclose(net(X), family.model.conv(small(X, (8, 12))).mean((2, 3)), atol=1e-6)
 
 
 def test_only_where_it_is_placed() -> None:
@@ -164,8 +205,10 @@ def test_what_makes_no_sense_says_so() -> None:
 
 def test_images_of_other_sizes_are_brought_to_the_same() -> None:
     hook = Resized((4, 6))
-    assert hook(nn.Identity(), (vectors(2, 3, 31, 9),))[0].shape == (2, 3, 4, 6)
-    assert torch.allclose(hook(nn.Identity(), (torch.full((1, 1, 8, 12), 3.0),))[0], torch.full((1, 1, 4, 6), 3.0))
+    (image,), _ = hook(nn.Identity(), (vectors(2, 3, 31, 9),), {})
+    assert image.shape == (2, 3, 4, 6)
+    (image,), _ = hook(nn.Identity(), (torch.full((1, 1, 8, 12), 3.0),), {})
+    assert torch.allclose(image, torch.full((1, 1, 4, 6), 3.0))
 
 
 @pytest.mark.slow

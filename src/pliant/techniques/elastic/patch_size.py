@@ -31,6 +31,7 @@ from ...checks import PliantError, WrongShapeError
 from ...graph.trace import Call
 from ...space.choice import Choice, Option
 from ...technique import Elastic, Paper, Stage
+from ._convolutions import in_conv2d
 
 if TYPE_CHECKING:
     from ...family.draft import Draft
@@ -144,13 +145,12 @@ def _side_by_side(site: Site) -> bool:
     call = Call(site.node)
     sides, stride, padding = site.shape[2:], list(call["stride"]), call["padding"]
     plain = padding == "valid" or (not isinstance(padding, str) and not any(padding))
-    inside = str(list((site.node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1][1])
     return (
         plain
         and sides[0] == sides[1]
         and all(step == sides[0] for step in stride)
         and all(step == 1 for step in call["dilation"])
-        and "torch.nn.modules.conv.Conv2d" in inside
+        and in_conv2d(site.node)
     )
 
 

@@ -8,14 +8,15 @@ latency the best member often takes small images rather than being thin.
 This implementation differs. In the paper the data loader resizes the images, all those of a batch alike; here the
 member does it, just before its first convolution, so that every member takes the same input and whatever holds it (a
 study, an exported file) needs to know nothing of resolutions. Where only the weights leave, to the user's own class,
-the images must be resized for it as :class:`Resized` does. Offered are convolutions that alone get the network's
-input, as it is or standardised. A size is offered if the captured graph runs at it and gives outputs of the same
-shape: flattened maps, tables of positions and dense outputs (segmentation) rule it out. Members that are graphs of
-operations cannot change their resolution.
+the images must be resized for it as :class:`Resized` does. Offered are ``nn.Conv2d`` layers, called once, that alone
+get the network's input, as it is or standardised. A size is offered if the captured graph runs at it and gives
+outputs of the same shape: flattened maps, tables of positions and dense outputs (segmentation) rule it out. Members
+that are graphs of operations cannot change their resolution.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from ...checks import PliantError, WrongShapeError
 from ...graph.trace import Call
 from ...space.choice import Choice, Option
 from ...technique import Elastic, Paper, Stage
+from ._convolutions import in_conv2d
 
 if TYPE_CHECKING:
     from ...family.draft import Draft
@@ -107,19 +109,25 @@ class Resolution(Elastic):
 
 
 class Resized:
-    """A hook before a convolution: images ``(B, C, H, W)``, larger ones only, are averaged down to ``size``."""
+    """A hook before a convolution: its images ``(B, C, H, W)`` become ``size``, bilinearly and without aliasing.
+
+    Args:
+        size: height and width in pixels.
+    """
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
 
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the convolution's arguments, the image resized."""
-        image = F.interpolate(args[0], self.size, mode="bilinear", align_corners=False, antialias=True)
-        return (image, *args[1:])
+    def __call__(
+        self, module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor], dict[str, Tensor]]:
+        """Return the convolution's arguments, the image resized; the user's code may give it by keyword."""
+        (image,) = args or kwargs.values()
+        return (F.interpolate(image, self.size, mode="bilinear", align_corners=False, antialias=True),), {}
 
 
 def _see(path: str, size: tuple[int, int], net: nn.Module) -> None:
-    net.get_submodule(path).register_forward_pre_hook(Resized(size))
+    net.get_submodule(path).register_forward_pre_hook(Resized(size), with_kwargs=True)
 
 
 def _size(image: Node) -> tuple[int, int]:
@@ -130,8 +138,10 @@ def _size(image: Node) -> tuple[int, int]:
 def _entries(analysis: Analysis) -> list[tuple[Site, Node]]:
     """Return the convolutions that alone get an image that the network is given, and that node."""
     found = []
+    calls = Counter(site.name for site in analysis.sites)
     for site in analysis.sites:
-        if site.kind != "conv2d":
+        # A module that is called again further on would resize there too.
+        if site.kind != "conv2d" or calls[site.name] > 1 or not in_conv2d(site.node):
             continue
         node: Any = Call(site.node)["input"]
         image = node
@@ -187,7 +197,9 @@ def _runs_at(analysis: Analysis, convolution: Node, size: tuple[int, int]) -> bo
     except (RuntimeError, ValueError, TypeError, IndexError):  # whatever an operation has against the size
         return False
     (output,) = graph.find_nodes(op="output")
-    wanted = [arg.meta.get("val") for arg in output.all_input_nodes]
-    leaves = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
-    tensors = {tuple(val.shape) for val in wanted if isinstance(val, Tensor)}
-    return {tuple(leaf.shape) for leaf in leaves} == tensors
+    whole = [leaf.meta.get("val") if isinstance(leaf, Node) else leaf for leaf in pytree.tree_leaves(output.args)]
+    return _shapes(pytree.tree_leaves(found)) == _shapes(whole)
+
+
+def _shapes(values: Sequence[Any]) -> list[tuple[int, ...]]:
+    return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
