@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .family.draft import Draft
     from .family.family import Family
     from .graph.analysis import Analysis
+    from .graph.slicing import Slicing
     from .space.choice import Choice, Option
     from .space.config import Config
     from .space.problem import Problem
@@ -87,6 +88,17 @@ class Elastic(Technique):
 
     def prepare(self, family: Family) -> None:
         """Change the family once, before training; its largest member must compute the same function after it."""
+        return None
+
+    follows: ClassVar[bool] = False
+    """Whether the parameters of :meth:`extras` suit the units in any order, be it by :meth:`reorder`."""
+
+    def orders(self, family: Family) -> Mapping[str, Sequence[int]]:
+        """Return for each axis whose smaller options keep its first units the order that they should have now."""
+        return {}
+
+    def reorder(self, added: Mapping[str, Any], slicing: Slicing) -> None:
+        """Reorder tensors by the names of what :meth:`extras` gave, in place, as ``slicing`` does the network's own."""
         return None
 
     def record(self) -> dict[str, Any]:
@@ -205,6 +217,13 @@ class Turn(Protocol):
 
     def macs(self, config: Config) -> float:
         """Return the member's multiply-accumulates as a share of the largest member's."""
+        ...
+
+    def reorder(self, orders: Mapping[str, Sequence[int]]) -> None:
+        """Reorder the units of axes in the family, and in what the optimizer remembers; the full network is the same.
+
+        It comes before a member learns, or after :meth:`update`.
+        """
         ...
 
     def update(self) -> None:

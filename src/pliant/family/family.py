@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..checks import NoEffectWarning, PliantError, WrongShapeError
+from ..checks import NoEffectWarning, PliantError
 from ..graph.analysis import Analysis, analyze
 from ..graph.module_form import ModuleForm
 from ..graph.prepare import unwrap
 from ..graph.realise import compare_forms, graph_network
-from ..graph.slicing import Slicing, take
+from ..graph.slicing import Slicing
 from ..graph.tensors import full_tensors
 from ..space.choice import Choice
 from ..space.config import Config
@@ -33,6 +33,7 @@ from .extras import Extras
 from .forms import settle_form
 from .gradients import GradientStore
 from .maps import install
+from .ordering import Orders, orders_of, permute
 from .place import Placed
 from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
 
@@ -338,25 +339,24 @@ class Family:
             placed.technique.prepare(self)
         self.prepared = True
 
-    def permute(self, orders: Mapping[str, Sequence[int]]) -> None:
+    def permute(self, orders: Orders, beside: Sequence[Mapping[str, Tensor]] = ()) -> None:
         """Reorder the units of axes in every tensor; the full network's function stays the same.
 
         Args:
             orders: axis name to a permutation of its units, the first to come first.
+            beside: other tensors by the names and in the shapes of the family's, such as an optimizer's moments.
 
         Raises:
             UnknownNameError, WrongShapeError: no such axis, or not a permutation of all its units.
         """
-        for name, order in orders.items():
-            if len(order) != (size := self.analysis.axis(name).size):
-                raise WrongShapeError(f"the order of axis {name!r} names {len(order)} units; name all its {size} once")
-        slicing = Slicing(self.analysis, {name: list(order) for name, order in orders.items()})
-        with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                picks = slicing.picks(name)
-                if any(pick is not None for pick in picks):
-                    tensor.copy_(take(tensor.detach().clone(), picks))
-        self.forget()
+        permute(self, orders, beside)
+
+    def orders(self) -> dict[str, Sequence[int]]:
+        """Return the units of every axis that a technique sorts, by the importance that they have now.
+
+        Empty where a technique has added parameters that would not follow when units change places.
+        """
+        return orders_of(self)
 
     def weight_views(self, axis: str) -> dict[str, Tensor]:
         """Return every parameter that an axis cuts as ``(units, rest)``, for scores of importance."""

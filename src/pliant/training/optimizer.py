@@ -1,11 +1,13 @@
-"""The optimizer where the caller gives none."""
+"""The optimizer where the caller gives none, and what an optimizer remembers of weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ..family.family import Family
 
 _FUSED = ("cpu", "cuda", "mps", "xpu")  # where torch's fused AdamW runs
 
@@ -21,3 +23,14 @@ def default_optimizer(
     rows = list(parameters)
     fused = bool(rows) and all(p.is_floating_point() and p.device.type in _FUSED for p in rows)
     return torch.optim.AdamW(rows, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def moments(family: Family, optimizer: torch.optim.Optimizer | None) -> list[dict[str, Tensor]]:
+    """Return what an optimizer remembers of each entry of the family's weights: by kind, then by the weight's name."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, weight in {**family.tensors(), **family.extra}.items():
+        state = optimizer.state.get(weight, {}) if optimizer is not None else {}
+        for kind, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                found.setdefault(kind, {})[name] = value
+    return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import PliantError, TrainingDivergedError, WrongShapeError
+from ..checks import NoEffectWarning, PliantError, TrainingDivergedError, WrongShapeError
 from ..family.family import Family
 from ..family.imitation import View
 from ..family.statistics import call
@@ -20,6 +21,7 @@ from ..space.config import Config
 from ..space.space import Space
 from .compute import Parts
 from .course import Course, Loss, Seen, as_seen, unregularised
+from .optimizer import moments
 from .tentative import halves
 
 
@@ -55,6 +57,7 @@ class TrainingStep:
         self.rng = random.Random(f"{seed}:{step}")  # a string seed is hashed the same in every process
         self.rate = 1.0
         self.tentative: Callable[[], AbstractContextManager[None]] | None = None  # given by a loop that can take back
+        self.optimizer: torch.optim.Optimizer | None = None  # given by a loop that knows it
         self.losses: dict[Config, float] = {}
         self.learnt: list[Config] = []
         self.watched: list[Config] = []
@@ -258,6 +261,31 @@ class TrainingStep:
     def macs(self, config: Config) -> float:
         """Return a member's multiply-accumulates as a share of the largest member's."""
         return self.course.macs(config)
+
+    def reorder(self, orders: Mapping[str, Sequence[int]]) -> None:
+        """Reorder the units of axes in the family; the full network's function stays the same.
+
+        What the optimizer remembers of weights is reordered with them; without a loop that knows the optimizer
+        (``optimizer``) it stays. Where features inside members are compared with a teacher's, nothing is reordered.
+
+        Args:
+            orders: axis name to a permutation of its units, the first to come first.
+
+        Raises:
+            PliantError: gradients wait for an update: they would go to other units.
+            UnknownNameError, WrongShapeError: as :meth:`pliant.Family.permute`.
+        """
+        if any(p.grad is not None and bool(p.grad.any()) for p in self.family.parameters()):
+            raise PliantError("reorder() comes before learn(), or after update(): else gradients would be misplaced")
+        if self.course.imitation is not None and self.course.imitation.sites:
+            warnings.warn(
+                "units are not sorted anew: members' features are compared with a teacher's, in the order that they "
+                "have; distil by outputs alone (distiller=None) to have them sorted",
+                NoEffectWarning,
+                stacklevel=2,
+            )
+            return
+        self.family.permute(orders, moments(self.family, self.optimizer))
 
     def update(self) -> None:
         """Let the optimizer use what has been learnt so far, where the loop allows that; else gradients add up."""

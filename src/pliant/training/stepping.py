@@ -83,7 +83,7 @@ class Stepping:
             self._clear()
 
         turn = TrainingStep(family, batch, course.loss, step, course.seed, update, course)
-        turn.tentative = partial(tentative, course, optimizer)
+        turn.tentative, turn.optimizer = partial(tentative, course, optimizer), optimizer
         self.recipe.step(turn)
         norm, lr = self._optimise(turn, self.apply), float(optimizer.param_groups[0]["lr"])
         done = Progress(step + 1, course.steps, turn.losses, norm, lr, tuple(turn.learnt), tuple(turn.watched))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from pliant.checks import NoEffectWarning, WrongShapeError
 from pliant.family import Family, at
 from pliant.graph.analysis import analyze
+from pliant.techniques.elastic import _gptq, llm_qfa
+from pliant.techniques.elastic._gptq import corrected
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.llm_qfa import LlmQfa, rounded
 from pliant.techniques.elastic.width import Width
@@ -62,6 +65,80 @@ def test_rounding_is_that_of_torch(bits: int) -> None:
 def test_rounding_of_zeros_and_of_one_value() -> None:
     assert torch.equal(rounded(torch.zeros(2, 5), 2, 3), torch.zeros(2, 5))
     assert torch.allclose(rounded(torch.full((2, 5), -0.7), 3, 3), torch.full((2, 5), -0.7))
+
+
+# ---- correcting ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("bits", "columns"), [(2, 128), (3, 7), (4, 1)])
+def test_columns_to_come_are_the_least_squares_answer_to_those_that_are_rounded(
+    bits: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is rounded, the other columns are those that bring the outputs nearest to what they were."""
+    monkeypatch.setattr(_gptq, "_COLUMNS", columns)
+    weight, inputs = vectors(5, 20).double(), vectors(40, 20, seed=1).double() @ vectors(20, 20, seed=2).double()
+    gram = inputs.t() @ inputs
+    damped = gram + 0.01 * gram.diagonal().mean() * torch.eye(20)
+    left, found = weight.clone(), torch.zeros(5, 20).double()
+    for column in range(20):
+        if column % 8 == 0:
+            low, high = (
+                left[:, column : column + 8].amin(1).clamp(max=0),
+                left[:, column : column + 8].amax(1).clamp(min=0),
+            )
+            scale = (high - low) / (2**bits - 1)
+            zero = (-low / scale).round()
+        codes = ((left[:, column] / scale).round() + zero).clamp(0, 2**bits - 1)
+        found[:, column] = (codes - zero) * scale
+        done, rest = slice(0, column + 1), slice(column + 1, 20)
+        lost = (weight[:, done] - found[:, done]) @ damped[done, rest]
+        left[:, rest] = weight[:, rest] + torch.linalg.solve(damped[rest, rest], lost.t()).t()
+    assert torch.allclose(corrected(weight, bits, 8, gram), found, atol=1e-8)
+
+    def gap(rows: Tensor) -> float:
+        return float(((rows - weight) @ inputs.t()).square().sum())
+
+    assert gap(found) < 0.8 * gap(rounded(weight, bits, 8))
+
+
+def test_inputs_that_do_not_go_together_leave_nothing_to_correct() -> None:
+    weight = vectors(6, 20)
+    assert torch.allclose(corrected(weight, 3, 8, torch.eye(20)), rounded(weight, 3, 8), atol=1e-6)
+    assert torch.isfinite(corrected(weight, 3, 8, torch.zeros(20, 20))).all()
+
+
+def test_calibrated_families_have_members_nearer_to_the_network() -> None:
+    class Hooked(dict[str, Tensor]):
+        def __call__(self, name: str, module: nn.Module, args: Any) -> None:
+            rows = args[0].detach().flatten(0, -2).double()
+            self[name] = self.get(name, 0.0) + rows.t() @ rows
+
+    family, rows, batches = vit(Width(multiple=4)), Hooked(), [(vectors(16, 4, 6, seed=k), None) for k in range(3)]
+    family.prepare()
+    hooks = [module.register_forward_pre_hook(partial(rows, f"{name}.weight"))
+             for name, module in family.model.named_modules() if isinstance(module, nn.Linear)]  # fmt: skip
+    family.model.eval()
+    for x, _ in batches:
+        family.model(x)
+    for hook in hooks:
+        hook.remove()
+    seen = _gptq.grams(family, batches)
+    assert {name for name in rows if torch.allclose(seen[name], rows[name], rtol=1e-4, atol=1e-4)} == rows.keys()
+    held, two = vectors(64, 4, 6, seed=9), of_bits(family, 2)
+    wanted = family.extract(family.space.largest())(held)
+    before = (family.extract(two)(held) - wanted).square().mean()
+    SMALL.calibrate(family, batches)
+    after = (family.extract(two)(held) - wanted).square().mean()
+    assert float(after.detach()) < 0.7 * float(before.detach())
+    weight = family.extra["blocks.0.fc1.bits3.weight"]
+    given = family.model.blocks[0].fc1.weight.detach()
+    assert torch.equal(weight, corrected(given, 3, 8, seen["blocks.0.fc1.weight"]))
+
+
+def test_packed_projections_are_calibrated() -> None:
+    torch.manual_seed(0)
+    family, x = Family(TorchAttention(), (vectors(3, 4, 16),), [SMALL]), vectors(5, 4, 16)
+    stale = {name: value.clone() for name, value in family.extra.items() if name.endswith("bits2.weight")}
+    SMALL.calibrate(family, [(x, None)])
+    assert not any(torch.equal(family.extra[name], value) for name, value in stale.items())
 
 
 # ---- members ---------------------------------------------------------------------------------------------------------
@@ -138,21 +215,35 @@ def test_other_networks(net: Any, x: Tensor, count: int) -> None:
         assert torch.allclose(family.extract(config)(x), family.ready(config)(x), atol=1e-6)
 
 
+class Addmm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(vectors(20, 6)), nn.Parameter(torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
+
+
 def test_a_layer_whose_weight_is_the_other_way_round() -> None:
-    class Addmm(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight, self.bias = nn.Parameter(vectors(20, 6)), nn.Parameter(torch.zeros(6))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.addmm(self.bias, x, self.weight)
-
     x = vectors(3, 20)
     net = Addmm()
     family = stirred(Family(net, (x,), [SMALL]))
     shift = family.extra["weight.bits2.adapter.up"] @ family.extra["weight.bits2.adapter.down"]
     wanted = rounded(net.weight.t(), 2, 8) + shift.repeat_interleave(8, 1)[:, :20]
     assert torch.allclose(family.member({"weight.bits": 2})(x), x @ wanted.t(), atol=1e-5)
+    rows = vectors(30, 20, seed=4)
+    SMALL.calibrate(family, [(rows[:10], None), (rows[10:], None)])
+    wanted = corrected(net.weight.detach().t(), 2, 8, rows.double().t() @ rows.double())
+    assert torch.allclose(family.extra["weight.bits2.weight"], wanted.t(), atol=1e-6)
+
+
+def test_layers_without_inputs_stay_rounded_to_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Family(Addmm(), (vectors(3, 20),), [SMALL])
+    before = family.extra["weight.bits2.weight"].detach().clone()
+    monkeypatch.setattr(llm_qfa, "grams", lambda family, batches: {})
+    with pytest.warns(NoEffectWarning, match="1 layers get no inputs.*'weight'"):
+        SMALL.calibrate(family, [])
+    assert torch.equal(family.extra["weight.bits2.weight"], before)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,7 +26,7 @@ from pliant.techniques.train._bootstrap import apart, new_heads, noisy, predicte
 from pliant.techniques.train.boss_nas import BossNas
 from pliant.training import Progress, train
 from tests.family.nets import ConvNet, Gpt, HardCoded, ViT, images, tokens, vectors
-from tests.techniques.train.turns import check_resume, check_runs, data_of, digit_batches, digits, fresh, run
+from tests.techniques.train.turns import check_resume, check_runs, data_of, fresh, run
 from tests.training.toy import Mlp, batch, batches, same, state
 
 TINY = BossNas(paths=2, population=4, width=8, momentum=0.9)
@@ -319,39 +319,6 @@ def test_the_best_path_of_a_block_is_kept_for_the_next() -> None:
     assert all(learnt[0]["fc1.width"] == first["fc1.width"] for _, learnt in seen[2:])
     assert BossNas.best(family.space, last.memory)["fc1.width"] == first["fc1.width"]
     assert set(last.losses) == set(last.learnt)  # what was rated did not learn
-
-
-@pytest.mark.slow
-def test_ratings_rank_members_better_than_chance() -> None:
-    """Spearman's correlation with accuracies of members trained alone, against a thousand random ratings."""
-    from scipy.stats import spearmanr
-
-    (_, _), (x, y) = digits()
-    errors = []
-
-    def made() -> Any:
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
-        return Family(net, (x[:4],), [Width(ratios=(0.0625, 0.125, 0.25, 0.5, 1.0), multiple=2)])
-
-    family = made()
-    configs = list(family.space.enumerate())
-    for config in configs:
-        net = family.extract(config).train()
-        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
-        for inputs, targets in islice(digit_batches(0), 50):
-            optimizer.zero_grad()
-            F.cross_entropy(net(inputs), targets).backward()
-            optimizer.step()
-        errors.append(float((net(x).argmax(1) != y).float().mean()))
-    recipe = BossNas(momentum=0.95, lr=0.01)
-    optimizer = torch.optim.AdamW(family.parameters(), lr=0.01)
-    last = train(family, digit_batches, unused, steps=80, recipe=recipe, optimizer=optimizer)
-    rater = recipe.rater(family, last.memory, [x[:256]])
-    found = spearmanr([rater(config) for config in configs], errors).statistic
-    draw = Random(0)
-    chance = sorted(spearmanr(draw.sample(range(25), 25), errors).statistic for _ in range(1000))
-    assert found > max(0.6, chance[990])
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

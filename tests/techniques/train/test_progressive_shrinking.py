@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch.nn.functional as F
 
 from pliant.checks import WrongShapeError
 from pliant.family import Family
-from pliant.space import Choice, Space
+from pliant.space import Choice, Config, Space
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.width import Width
+from pliant.techniques.train._sorting import within
 from pliant.techniques.train.progressive_shrinking import ProgressiveShrinking
 from pliant.training import TrainingStep, distillation_loss
 from pliant.training.course import Course
@@ -36,6 +38,12 @@ from tests.training.toy import same
 
 SPACE = Space([Choice("a.kernel", (3, 5, 7)), Choice("b.depth", (2, 3, 4)), Choice("c.width", (8, 16)),
                Choice("d.width", (4, 8, 16, 24, 32)), Choice("e.width", (5,))])  # fmt: skip
+
+
+class Still(Notes):
+    """Notes of a family in which nothing is sorted."""
+
+    family = SimpleNamespace(orders=dict)
 
 
 def test_what_is_open_when() -> None:
@@ -69,7 +77,7 @@ def test_members_of_what_is_open_learn_from_the_kept_network() -> None:
     recipe = ProgressiveShrinking(full=0.25, members=3, share=0.4, temperature=2.0, again=0.6)
     drawn: dict[str, set[Any]] = {choice.name: set() for choice in SPACE.choices}
     for step in range(40):
-        turn: Any = Notes(SPACE, step=step, steps=40)
+        turn: Any = Still(SPACE, step=step, steps=40)
         recipe.step(turn)
         if step < 10:
             assert turn.calls == [(SPACE.largest(), {})]
@@ -175,6 +183,54 @@ def test_the_gradient_is_that_of_separate_networks_taught_by_the_network_of_the_
             wanted.append(spread(family, config, net))
         check_gradient(family, wanted)
         assert not any(parameter.grad is not None for parameter in course.network("full").parameters())
+
+
+# ---- sorting ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("widths", [[24], [24, 16], [24, 16, 8, 4]])
+def test_units_are_sorted_as_in_the_authors_code(widths: list[int]) -> None:
+    """There, 10^5 more is given to the importance of each group of units than to the next one's; then all are sorted.
+
+    Args:
+        widths: those that are open beside the full one, 32.
+    """
+    importance = torch.rand(32, generator=torch.Generator().manual_seed(0))
+    shifted, right = importance.double(), 32
+    for at, left in enumerate([*widths, 0]):
+        shifted[left:right] += at * 1e5
+        right = left
+    wanted = shifted.argsort(descending=True, stable=True).tolist()
+    assert within(importance.argsort(descending=True, stable=True).tolist(), widths) == wanted
+
+
+def test_before_smaller_widths_open_the_units_that_matter_are_sorted_to_the_front() -> None:
+    """What is open computes what it did, and the width that opens keeps more of what there is."""
+    x, y = vectors(3, 4, 6), torch.tensor([0, 4, 2])
+    family = fresh("vit")
+    family.prepare()
+    recipe = ProgressiveShrinking(full=0.0, order=("*",))
+    opened = [recipe.opened(family.space, step, 40) for step in range(40)]
+    first = next(at for at in range(1, 40) if opened[at] != opened[at - 1])
+    with torch.no_grad():  # the run up to there changes which units matter
+        draw = torch.Generator().manual_seed(3)
+        for parameter in family.parameters():
+            parameter.mul_(torch.rand(parameter.shape, generator=draw) * 4)
+    before = [Config({**family.space.largest(), name: few[0]}) for name, few in opened[first - 1].items()]
+    wanted = [family.extract(config)(x).detach() for config in before]
+
+    def kept(config: Config) -> dict[str, float]:
+        cut = family.draft(config).kept
+        return {axis: sum(float((rows.abs().sum(1) / rows.abs().sum(1).mean())[: cut[axis]].sum())
+                          for rows in family.weight_views(axis).values()) for axis in cut}  # fmt: skip
+
+    opening = [Config({**family.space.largest(), name: few[0]}) for name, few in opened[first].items()]
+    old = [kept(config) for config in opening]
+    turn = TrainingStep(family, (x, y), F.cross_entropy, first, course=Course(family, F.cross_entropy, steps=40))
+    recipe.step(turn)
+    for config, outputs in zip(before, wanted, strict=True):
+        assert torch.allclose(family.extract(config)(x), outputs, atol=1e-4 * float(outputs.abs().max()))
+    new = [kept(config) for config in opening]
+    assert all(b[axis] >= a[axis] - 1e-4 for a, b in zip(old, new, strict=True) for axis in a)
+    assert any(b[axis] > 1.02 * a[axis] for a, b in zip(old, new, strict=True) for axis in a)
 
 
 def test_a_killed_run_goes_on_with_the_same_weights(tmp_path: Path) -> None:

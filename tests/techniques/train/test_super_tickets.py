@@ -21,7 +21,7 @@ from pliant.techniques.elastic.weight_masks import WeightMasks
 from pliant.techniques.elastic.width import Width
 from pliant.techniques.train._importance import Importance, Shrinking
 from pliant.techniques.train.super_tickets import SuperTickets, _below, prune, zeros
-from pliant.training import Progress, train
+from pliant.training import Progress, TrainingStep, train
 from tests.family.nets import ConvNet, ViT, images, vectors
 from tests.techniques.train.turns import Deep, Killed, data_of, digit_batches, digits, fresh
 from tests.training.toy import Mlp, same, state
@@ -190,6 +190,26 @@ def test_costs_are_those_of_the_family_without_masks() -> None:
     for config in (plain.space.smallest(), *(plain.space.sample(rng) for _ in range(4))):
         assert shrinking.cost(config) / whole == pytest.approx(share(config))
     assert Shrinking(family).cost(family.space.largest()) == whole
+
+
+def test_the_least_important_of_the_units_that_are_left_go_wherever_they_are() -> None:
+    """The front unit of an axis hardly counts: it is sorted behind the others, and cut. Nothing else changes."""
+    family, x = made("convnet"), images(seed=5)
+    family.prepare()
+    norm, scale = family.model.blocks[0].norm1, torch.linspace(0.5, 1.5, 16)
+    with torch.no_grad():
+        norm.weight.copy_(scale)
+        norm.weight[0] = 1e-4
+    whole = family.extract(family.space.largest())(x)
+    turn = TrainingStep(family, (x, torch.tensor([0, 4, 2])), F.cross_entropy)
+    top = Config({**family.space.largest(), "blocks.0.width": 12})
+    SuperTickets._sort(turn, top)
+    assert torch.allclose(family.extract(family.space.largest())(x), whole, atol=1e-5)
+    found = norm.weight.detach()
+    assert torch.equal(found[:12], torch.cat([scale[1:12].flip(0), torch.tensor([1e-4])]))  # units that have gone stay
+    assert torch.equal(found[12:], scale[12:].flip(0))
+    cut = family.extract(Config({**top, "blocks.0.width": 8}))
+    assert float(cut.blocks[0].norm1.weight.detach().abs().min()) > 0.5
 
 
 def test_constraints_are_kept() -> None:

@@ -54,6 +54,7 @@ class KernelSize(Elastic):
         "1908.09791",
     )
     stage: ClassVar[Stage | None] = Stage.KERNEL
+    follows: ClassVar[bool] = True  # all channels share the matrices
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -29,6 +29,7 @@ from ...technique import Elastic, Paper, Stage
 if TYPE_CHECKING:
     from ...family.draft import Draft
     from ...graph.analysis import Analysis
+    from ...graph.slicing import Slicing
     from ...space.config import Config
 
 _KINDS = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -53,6 +54,7 @@ class WeightMasks(Elastic):
     stage: ClassVar[Stage | None] = Stage.KERNEL
     gives: ClassVar[frozenset[str]] = frozenset({"weight masks"})
     offers: ClassVar[bool] = False
+    follows: ClassVar[bool] = True
 
     def choices(self, analysis: Analysis) -> Sequence[Choice]:
         """Return none: all members are masked alike."""
@@ -73,6 +75,12 @@ class WeightMasks(Elastic):
                 ones = torch.ones(weight.shape, dtype=weight.dtype, device=weight.device)
                 found[f"{_PREFIX}{name}"] = nn.Parameter(ones, requires_grad=False)
         return found
+
+    def reorder(self, added: Mapping[str, Tensor], slicing: Slicing) -> None:
+        """Let masks move along with their weights."""
+        for name, mask in added.items():
+            if name.startswith(_PREFIX):
+                mask.copy_(take(mask.detach().clone(), slicing.picks(name.removeprefix(_PREFIX))))
 
     def weigh(self, draft: Draft, config: Config) -> None:
         """Let the member hide what the masks hide, after whatever else is made of its weights."""

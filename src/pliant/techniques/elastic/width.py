@@ -1,9 +1,10 @@
 """Elastic width: keep the first units of an axis, the most important ones first.
 
 Every free axis can be cut: hidden layers, attention heads, per-head widths, residual streams. Units are sorted by
-importance once, before training, so that a smaller width is a prefix of a larger one and shares its weights. The
-papers' claim: one set of weights then serves all widths as well as separate training would (Once-for-all, which sorts
-channels by the L1 norm of their weights, and slimmable networks before it).
+importance before training, so that a smaller width is a prefix of a larger one and shares its weights; a recipe may
+sort them anew while smaller widths open. The papers' claim: one set of weights then serves all widths as well as
+separate training would (Once-for-all, which sorts channels by the L1 norm of their weights, and slimmable networks
+before it).
 
 Differs from the papers: an axis is found by analysis, not written per layer type; importance is summed over every
 weight that the axis cuts, in and out, each normalised by its own scale, not over the incoming weights of one layer.
@@ -98,7 +99,12 @@ class Width(Elastic):
 
     def prepare(self, family: Family) -> None:
         """Sort the units of every axis that bends, the most important first."""
-        orders = {}
+        if orders := self.orders(family):
+            family.permute(orders)
+
+    def orders(self, family: Family) -> dict[str, list[int]]:
+        """Return the units of every axis that bends, the most important first."""
+        found = {}
         bending = {choice.name for choice in family.space.choices}
         for axis in family.analysis.axes:
             if axis.kind not in self.kinds or not self._bends(axis, bending):
@@ -109,9 +115,8 @@ class Width(Elastic):
                 share = share / share.mean().clamp_min(1e-12)
                 scores = share if scores is None else scores + share
             if scores is not None:
-                orders[axis.name] = scores.argsort(descending=True, stable=True).tolist()
-        if orders:
-            family.permute(orders)
+                found[axis.name] = scores.argsort(descending=True, stable=True).tolist()
+        return found
 
     def _bends(self, axis: Axis, choices: set[str]) -> bool:
         if not self.uniform or axis.name in choices:

@@ -19,7 +19,7 @@ from ._adam import adam
 from ._levels import Cost
 from ._options import allowed_options
 
-_WIDTH = 32
+_WIDTH = 64  # as in the paper
 
 
 class Generator(nn.Module):

@@ -5,11 +5,12 @@ outputs on the same batch. The paper's claim: one needs neither a network made f
 to get members for many devices, and those found are better on the task than those of a family trained on the original
 one, for ViT, BERT and BEiT-3, with heads, feed-forward widths and depth as choices.
 
-What is implemented follows the paper's abstract and the account that its authors give of it in LLaMA-NAS: strong
-distillation from the whole network to the members. How this differs in detail from the paper's text, such as weights
-and numbers of members, is not known to us: ``members`` and ``share`` say what is done here. The smallest member is not
-trained in particular, and nothing of the given weights is initialised anew. The search that follows is any search over
-the family.
+What is implemented follows the paper's abstract and the account that its authors give of it in LLaMA-NAS: whole network
+and a random member learn in the same step, with strong distillation from the one to the other. No code was published,
+and no more of the paper's text was at hand, so that how this differs in detail, such as in weights and in numbers of
+members, is not known to us: ``members`` and ``share`` say what is done here. The smallest member is not trained in
+particular, and nothing of the given weights is initialised anew. The search that follows, in the paper an evolutionary
+one with several objectives that asks lightly trained predictors first, is any search over the family.
 """
 
 from __future__ import annotations
