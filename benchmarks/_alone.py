@@ -9,8 +9,10 @@ from torch import nn
 
 from pliant import Family
 from pliant.runs.build import build_family, calibrate, default_choices
+from pliant.runs.spec import recipe as as_recipe
 from pliant.space import Config
 from pliant.tasks import Task
+from pliant.technique import Recipe
 from pliant.training import default_optimizer, train
 
 OFFSET = 1000
@@ -53,14 +55,14 @@ def train_alone(task: Task, config: Config, seed: int, steps: int, rate: float =
     return family.ready({})
 
 
-def train_family(task: Task, seed: int, steps: int) -> Family:
-    """Train the task's family by the default recipe."""
+def train_family(task: Task, seed: int, steps: int, recipe: str, rate: float = 1.0) -> Family:
+    """Train the task's family by a recipe, with ``rate`` times the task's learning rate."""
     family = build_family(task, default_choices(), (), seed)
-    teach(family, task, seed, steps)
+    teach(family, task, seed, steps, rate, as_recipe(recipe))
     return family
 
 
-def teach(family: Family, task: Task, seed: int, steps: int, rate: float = 1.0) -> None:
+def teach(family: Family, task: Task, seed: int, steps: int, rate: float = 1.0, recipe: Recipe | None = None) -> None:
     """Train as `pliant run` does."""
     settings = task.settings
     optimizer = default_optimizer(
@@ -75,4 +77,5 @@ def teach(family: Family, task: Task, seed: int, steps: int, rate: float = 1.0) 
         optimizer=optimizer,
         warmup=min(warmup, 1.0),
         seed=seed,
+        recipe=recipe,
     )

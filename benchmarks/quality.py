@@ -1,6 +1,6 @@
 """Members of a family against networks of the same shapes trained alone, and against the full network.
 
-For every seed the family is trained by the default recipe for the task's own steps, and each shape alone for as many
+For every seed the family is trained by the task's recipe for the task's own steps, and each shape alone for as many
 (see ``_alone.py`` for its initialisation), with several learning rates: for each shape the one with the lowest
 validation error, averaged over the seeds, counts. Compared are test errors (mean and spread over the seeds), MACs, and
 latency in ONNX Runtime at batch 64 with one thread, by turns with the full network.
@@ -23,6 +23,7 @@ import torch
 from pliant import Family, Latency, load_task
 from pliant.files import write_json
 from pliant.runs.build import build_family, default_choices
+from pliant.runs.spec import checked_recipe
 from pliant.space import Config
 from pliant.tasks import Task
 
@@ -54,6 +55,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[1.0, 1.5], help="times the task's learning rate, when alone"
     )
+    parser.add_argument("--recipe", help="of the family, as for `pliant run`; the task's own if not given")
+    parser.add_argument("--family-rate", type=float, default=1.0, help="times the task's learning rate, of the family")
     parser.add_argument("--threads", type=int, default=1, help="of training; latency is measured with one")
     return parser.parse_args(arguments)
 
@@ -73,7 +76,11 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     members = shapes(family, asked.run)
     if asked.members:
         members = {name: members[name] for name in dict.fromkeys(["full", *asked.members.split(",")])}
-    seeds = [one_seed(task, members, seed, steps, asked.rates) for seed in range(asked.first, asked.seeds)]
+    recipe = checked_recipe(asked.recipe or task.settings.get("recipe"))
+    seeds = [
+        one_seed(task, members, seed, steps, asked.rates, recipe, asked.family_rate)
+        for seed in range(asked.first, asked.seeds)
+    ]
     return figures(task, members, seeds, costs(family, task, members), steps)
 
 
@@ -89,16 +96,30 @@ def shapes(family: Family, folder: Path | None) -> dict[str, Config]:
     return full | {row.id: family.space.check(row.config) for row in rows}
 
 
-def one_seed(task: Task, members: dict[str, Config], seed: int, steps: int, rates: Sequence[float]) -> Trained:
+def one_seed(
+    task: Task,
+    members: dict[str, Config],
+    seed: int,
+    steps: int,
+    rates: Sequence[float],
+    recipe: str,
+    family_rate: float,
+) -> Trained:
     """Train the family and every shape alone from one seed; what was done before is read again."""
-    asked = {"task": task.digest, "steps": steps, "members": {name: c.key for name, c in members.items()}}
+    asked = {
+        "task": task.digest,
+        "steps": steps,
+        "members": {name: c.key for name, c in members.items()},
+        "recipe": recipe,
+        "rate": family_rate,
+    }
     path = OUT / "quality" / f"{task.name.replace(':', '-')}-{seed}.json"
     found: dict[str, Any] = {"asked": asked, "rows": {}}
     if path.exists() and (stored := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
         found = stored
     rows: Trained = found["rows"]
     if not rows:
-        family = train_family(task, seed, steps)
+        family = train_family(task, seed, steps, recipe, family_rate)
         for name, config in members.items():
             rows[name] = {"member": errors(task, family.ready(config))}
         write_json(path, found)

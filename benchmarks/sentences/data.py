@@ -40,7 +40,11 @@ class Encoder(nn.Module):
         _let_torchvision_load()
         from transformers import BertModel
 
-        self.bert: Any = BertModel.from_pretrained(folder(), add_pooling_layer=False, attn_implementation="sdpa")
+        # Without dropout: what is learnt are outputs, not labels, and noise on them teaches nothing.
+        still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        self.bert: Any = BertModel.from_pretrained(
+            folder(), add_pooling_layer=False, attn_implementation="sdpa", **still
+        )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embed sentences."""

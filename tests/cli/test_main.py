@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pliant
-from pliant.checks import PliantError
+from pliant.checks import NoEffectWarning, PliantError
 from pliant.cli import running, searching
 from pliant.cli.main import app
 from pliant.report import save
@@ -129,7 +130,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
 
 def test_run_passes_what_was_asked_and_shows_what_came(calls: list[Any]) -> None:
     asked = ["--quick", "--steps", "20", "--choices", "width, depth", "--constraint", "macs <= 1e6", "--seed", "3"]
-    asked += ["--recipe", "sandwich"]
+    asked += ["--recipe", "sandwich", "--lr", "2e-3"]
     result = runner.invoke(app, ["run", "digits", "--out", "runs/x", *asked])
     assert result.exit_code == 0
     (args, kwargs) = calls[0]
@@ -142,6 +143,7 @@ def test_run_passes_what_was_asked_and_shows_what_came(calls: list[Any]) -> None
         "choices": ("width, depth",),
         "constraints": ("macs <= 1e6",),
         "recipe": "sandwich",
+        "lr": 0.002,
         "threads": 1,
     }
     for expected in (
@@ -204,3 +206,28 @@ def test_export_wants_the_suffix_of_its_format(monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 0
     assert "onnxruntime.InferenceSession" in result.output
     assert "differs from the member by at most 9.5e-07" in result.output
+
+
+def test_export_takes_its_format_from_the_suffix(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    artefact = sample().members[1].artefacts[0]
+
+    def made(run: Path, member: str, out: Path) -> Any:
+        asked.append(out)
+        return artefact
+
+    monkeypatch.setattr(running, "pipeline", lambda: SimpleNamespace(export=made))
+    assert runner.invoke(app, ["export", "runs/x", "--member", "m1", "--out", "net.pt2"]).exit_code == 0
+    assert asked == [Path("net.pt2")]
+
+
+def test_a_remark_is_a_line_without_a_place_in_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def remarking(*_: Any, **__: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("nothing to bend", NoEffectWarning, stacklevel=1)
+        raise PliantError("enough")
+
+    monkeypatch.setattr(running, "pipeline", lambda: SimpleNamespace(run=remarking))
+    result = runner.invoke(app, ["run", "digits", "--out", "runs/x"])
+    assert result.stderr == "note: nothing to bend\nerror: enough\n"

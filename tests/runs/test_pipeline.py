@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,8 +24,13 @@ from pliant.report import ReportData, load
 from pliant.runs import members, pipeline
 from pliant.runs.build import build_family
 from pliant.runs.dry import dry_run
+from pliant.runs.events import Silence
+from pliant.runs.folder import RunFolder
+from pliant.runs.members import macs_of_one
+from pliant.runs.open import family_of
+from pliant.runs.settings import settings_of
 from pliant.study import Study
-from pliant.tasks import Task, load_task
+from pliant.tasks import Task, TaskError, load_task
 
 TASK = Path(__file__).parent / "small_task.py"
 TINY: dict[str, Any] = {"steps": 12, "budget": 3}
@@ -118,6 +125,15 @@ def test_members_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
     assert torch.allclose(program(x), runs.extract(finished, "m1")(x), atol=1e-5)
     assert artefact.max_error is not None
     assert artefact.max_error <= 1e-4
+    out = tmp_path / "later"
+    shutil.copytree(finished, out)
+    shutil.copy(out / "study.db", out / "search.db")  # another search's trials are other members
+    ids = {member.id for member in data.members}
+    for point in data.findings.points:
+        net = runs.extract(out, point.id)
+        assert point.id in ids or macs_of_one(family_of(out)[0]).measure(net).value == point.values["macs"]
+    with pytest.raises(UnknownNameError, match=r"no trial in .*study.db named 'p99'"):
+        runs.extract(out, "p99")
     with pytest.raises(UnknownNameError, match=r"no member in .* named 'm99'"):
         runs.extract(finished, "m99")
     result = cli.invoke(app, ["extract", str(finished), "--member", "m1", "--out", str(tmp_path / "w.safetensors")])
@@ -277,6 +293,51 @@ def test_inputs_by_keyword_are_refused_before_training() -> None:
     task = wrong(batches=batches)
     with pytest.raises(PliantError, match="gives its inputs as a dict"):
         dry_run(build_family(load_task(TASK), ("width",), [], 0), task, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("params", "calls a cost"), ("latency_p50", "calls a cost"), ("blocks.depth", "and of a choice")]
+)
+def test_an_error_with_the_name_of_something_else_is_refused_before_training(name: str, text: str) -> None:
+    task = wrong(evaluate=lambda model, split: {name: 1.0})
+    with pytest.raises(WrongShapeError, match=text):
+        dry_run(build_family(load_task(TASK), ("width", "depth"), [], 0), task, 0)
+
+
+def test_a_network_that_does_not_take_the_example_is_the_tasks_fault() -> None:
+    task = wrong(example_args=lambda: (torch.zeros(2, 1, 8, 8, dtype=torch.float64),))
+    with pytest.raises(TaskError, match=r"small_task\.py, line \d+: model\(\) raised RuntimeError"):
+        make(task)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"lr": 0.0}, "lr is a number above 0, got 0.0"),
+        ({"lr": math.nan}, "lr is a number above 0, got nan"),
+        ({"lr": "high"}, "lr is a number above 0, got 'high'"),
+        ({"steps": 0}, "steps is a whole number from 1 on, got 0: .* SETTINGS of the task .*small_task"),
+        ({"budget": 2.5}, "budget is a whole number from 1 on, got 2.5"),
+        ({"steps": True}, "steps is a whole number from 1 on, got True"),
+        ({"warmup": -1}, "warmup is 0 or a number above, got -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_is_written(asked: Any, text: str, tmp_path: Path) -> None:
+    with pytest.raises(WrongShapeError, match=text):
+        settings_of(load_task(TASK), False, asked)
+    if not {"warmup"} & asked.keys():
+        with pytest.raises(WrongShapeError, match=text):
+            runs.run(str(TASK), tmp_path / "run", **asked)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_line_that_does_a_run_again_can_be_pasted(tmp_path: Path) -> None:
+    plan = pipeline._Plan(
+        replace(load_task(TASK), name="my task.py"), {"recipe": "rotation"}, ("width",), (), 0, 1, False
+    )
+    line = pipeline._Run(plan, RunFolder(tmp_path / "a run"), Silence())._command()
+    assert shlex.split(line)[:5] == ["pliant", "run", "my task.py", "--out", "a run"]
+    assert "--lr 0.001" in line
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="how to train: technique(field=value, …), of `pliant systems --kind train`"),
     ] = None,
+    lr: Annotated[float | None, typer.Option(help="the learning rate of training [default: the task's]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of every timing")] = 1,
 ) -> None:
     """Do everything: check, bend, train, search, extract, export and report. Killed, the same command goes on."""
@@ -91,6 +92,7 @@ def run(
         choices=(choices,) if choices else None,
         constraints=tuple(constraint or ()),
         recipe=recipe,
+        lr=lr,
         threads=threads,
     )
 
@@ -98,7 +100,9 @@ def run(
 @app.command()
 def search(
     run: RunFolder,
-    budget: Annotated[int, typer.Option(min=1, help="members to measure, those stored earlier included")] = 50,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="members to measure, those stored earlier included [default: 50]")
+    ] = None,
     searcher: Annotated[
         str | None, typer.Option(metavar="NAME", help="technique(field=value, …), of `pliant systems --kind search`")
     ] = None,
@@ -113,18 +117,21 @@ def search(
         str | None, typer.Option(metavar="STORAGE", help="a file, or postgresql://… to share [default: RUN/search.db]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the stored study: what is not given is as it was")
+        bool,
+        typer.Option("--resume", help="go on with the stored study: what is not given is as it was, the budget too"),
     ] = False,
     seed: Annotated[int | None, typer.Option(help="of the search [default: the run's]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that measure")] = 1,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="measure on a Ray cluster: host:6379, auto or local")
     ] = None,
-    remeasure: Annotated[int, typer.Option(min=1, help="how often each member of the front is measured")] = 1,
+    remeasure: Annotated[
+        int | None, typer.Option(min=1, help="how often each member of the front is measured [default: 1]")
+    ] = None,
     results: Annotated[
         Path | None, typer.Option("--import", metavar="FILE", help="results from elsewhere, as CSV or JSON")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="threads of every timing")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of every timing [default: 1]")] = None,
 ) -> None:
     """Search a trained run again: other objectives, constraints or searcher. Killed, the same command goes on."""
     from .searching import search_run
@@ -179,13 +186,15 @@ def extract(
 def export(
     run: RunFolder,
     member: MemberId,
-    out: Annotated[Path, typer.Option("--out", help="the file to write")],
-    format: Annotated[Format, typer.Option("--format", help="what to make")] = Format.onnx,  # noqa: A002
+    out: Annotated[Path, typer.Option("--out", help="the file to write: .onnx, .pt2 or .safetensors")],
+    format: Annotated[  # noqa: A002
+        Format | None, typer.Option("--format", help="what to make [default: what the suffix of --out says]")
+    ] = None,
 ) -> None:
     """Make a file of a member that needs no Pliant, checked against the member and timed."""
     from .running import export_member
 
-    export_member(run, member, format.value, out)
+    export_member(run, member, None if format is None else format.value, out)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """How a student is compared with a teacher: what both gave, their features, and the loss between.
 
 A network's features are the outputs of its submodules, by their paths. In a family the member's paths are the model's
-own, so a feature that a member does not have (its block is left out) is simply missing.
+own. A block that a member leaves out hands on what came in, so that its feature is the state at that depth; what is
+inside such a block is simply missing.
 """
 
 from __future__ import annotations

@@ -35,8 +35,10 @@ from .dry import dry_run
 from .events import Events, Silence
 from .folder import RunFolder
 from .members import Workshop, macs_of_one
-from .spec import checked_recipe, split
+from .open import OWN
+from .settings import settings_of
 from .spec import recipe as as_recipe
+from .spec import split
 from .watch import Watch
 
 TOLERANCE = 1.5  # how much more error the headline's member may have, unless the task's SETTINGS say otherwise
@@ -73,6 +75,10 @@ class _Plan:
     def recipe(self) -> str:
         return str(self.settings["recipe"])
 
+    @property
+    def lr(self) -> float:
+        return float(self.settings.get("lr", 1e-3))
+
     def asked(self) -> dict[str, Any]:
         return {
             "task": self.task.name,
@@ -82,6 +88,7 @@ class _Plan:
             "seed": self.seed,
             "choices": list(self.choices),
             "recipe": self.recipe,
+            "lr": self.lr,
             "constraints": list(self.constraints),
             "threads": self.threads,
             "quick": self.quick,
@@ -99,6 +106,7 @@ def run(
     choices: Sequence[str] | None = None,
     constraints: Sequence[str] = (),
     recipe: str | None = None,
+    lr: float | None = None,
     threads: int = 1,
     events: Events | None = None,
 ) -> Result:
@@ -117,6 +125,7 @@ def run(
         constraints: such as ``"macs <= 1e6"`` or ``"blocks.depth >= 2"``.
         recipe: how the family is trained, with fields if wanted: ``name(field=value)``; the task's own
             (``SETTINGS["recipe"]``) or the catalogue's default if None.
+        lr: the optimizer's learning rate; the task's own if None. Recipes want different ones.
         threads: threads for the measurement of latency.
         events: is told of the progress.
 
@@ -124,9 +133,7 @@ def run(
         PliantError: in all its kinds; nothing that was done is lost.
     """
     loaded = load_task(task)
-    own = (("steps", steps), ("budget", budget), ("recipe", recipe))
-    settings = loaded.settings_for(quick) | {name: value for name, value in own if value is not None}
-    settings["recipe"] = checked_recipe(settings.get("recipe"))
+    settings = settings_of(loaded, quick, {"steps": steps, "budget": budget, "recipe": recipe, "lr": lr})
     chosen = tuple(part for text in choices for part in split(text)) if choices else default_choices()
     plan = _Plan(loaded, settings, chosen, tuple(constraints), seed, threads, quick)
     return _Run(plan, RunFolder.claim(Path(out), plan.asked()), events or Silence()).go()
@@ -172,7 +179,7 @@ class _Run:
     def _train(self, family: Family) -> None:
         plan, settings = self.plan, self.plan.settings
         self.events.phase("training", plan.steps)
-        lr, decay = float(settings.get("lr", 1e-3)), float(settings.get("weight_decay", 0.05))
+        lr, decay = self.plan.lr, float(settings.get("weight_decay", 0.05))
         optimizer = default_optimizer(family.parameters(), lr, decay)
 
         def told(state: Progress) -> None:
@@ -197,7 +204,7 @@ class _Run:
     def _search(self, family: Family) -> Study:
         plan = self.plan
         objectives = [self._objective(family), macs_of_one(family)]
-        storage = self.path / "study.db"
+        storage = self.path / OWN
         with self.folder.timed("search"):
             study = search(
                 family,
@@ -250,7 +257,7 @@ class _Run:
         error = next(iter(study.directions))
         shown = {Config(member.config).key: member.id for member in members}
         points = [
-            Point(shown.get(trial.config.key, f"t{trial.number}"), dict(trial.values), "", trial.feasible)
+            Point(shown.get(trial.config.key, f"p{trial.number}"), dict(trial.values), "", trial.feasible)
             for trial in study.trials
             if trial.state == "complete"
         ]
@@ -277,11 +284,12 @@ class _Run:
 
     def _command(self) -> str:
         plan = self.plan
-        parts = [f"pliant run {plan.task.name} --out {self.path.name}", f"--seed {plan.seed}"]
+        where = shlex.quote(self.path.resolve().name)
+        parts = [f"pliant run {shlex.quote(plan.task.name)} --out {where}", f"--seed {plan.seed}"]
         parts += ["--quick"] if plan.quick else []
         parts += [f"--steps {plan.steps}", f"--budget {plan.budget}", f"--threads {plan.threads}"]
         parts += [f"--constraint {shlex.quote(text)}" for text in plan.constraints]
-        parts += [f"--recipe {shlex.quote(plan.recipe)}"]
+        parts += [f"--recipe {shlex.quote(plan.recipe)}", f"--lr {plan.lr:g}"]
         return " ".join([*parts, f"--choices {shlex.quote(','.join(plan.choices))}"])
 
 
