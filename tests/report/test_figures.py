@@ -48,6 +48,12 @@ def test_change_has_a_sign_and_says_points_for_percentages() -> None:
     assert figures.change(Measurement(2.21, "bits"), Measurement(2.12, "bits")) == "+0.090 bits"
 
 
+def test_a_unit_is_not_said_twice() -> None:
+    assert figures.told("2.1 bits", "bits_per_char") == "2.1 bits per character"
+    assert figures.told("+0.40 points", "error", " of ") == "+0.40 points of error"
+    assert figures.told("0.31", "test_loss") == "0.31 test loss"
+
+
 def test_circumstances_are_in_the_units_of_the_value() -> None:
     details = {"runtime": "onnxruntime", "batch": 64, "threads": 1, "repeats": 30}
     said = figures.circumstances(Measurement(3.31, "ms", 0.0993, details))

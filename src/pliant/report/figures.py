@@ -94,6 +94,12 @@ def change(new: Measurement, old: Measurement) -> str:
     return f"{sign}{digits(abs(difference), 2)} {new.unit}".strip()
 
 
+def told(figure: str, name: str, joint: str = " ") -> str:
+    """Return a figure and what it is: ``2.1 bits`` of ``bits_per_char`` are ``2.1 bits per character``."""
+    what, unit = label(name).lower(), figure.rsplit(" ", 1)[-1]
+    return figure + what.removeprefix(unit) if what.startswith(f"{unit} ") else f"{figure}{joint}{what}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as ``4.2 s``, ``3 min 20 s`` or ``1 h 05 min``."""
     if seconds < 60:

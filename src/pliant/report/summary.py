@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .data import MemberRow, ReportData
-from .figures import change, digits, label, measured, quantity
+from .figures import change, digits, label, measured, quantity, told
 
 PREFERRED = ("latency", "macs", "params", "bytes", "memory")
 
@@ -62,7 +62,7 @@ def _sentence(member: MemberRow, data: ReportData) -> str:
         gain = f"{digits(fewer, 2)}× smaller in MACs"
     else:
         gain = "kept"
-    return f"A member {gain} at {change(new, old)} of {label(data.error).lower()}"
+    return f"A member {gain} at {told(change(new, old), data.error, ' of ')}"
 
 
 def _figures(member: MemberRow, data: ReportData) -> list[tuple[str, str, str]]:
