@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from pliant.checks import (
     PliantError,
     UnknownNameError,
     VerificationError,
+    WrongShapeError,
 )
 from pliant.export import export
 from pliant.export.verify import _relative
@@ -206,3 +208,67 @@ def test_exporting_leaves_the_users_warnings_and_logs_alone(tmp_path: Path) -> N
     export(Mlp(), tmp_path / "net.onnx", (torch.randn(2, 8),), time=False)
     assert warnings.filters == filters
     assert {name: logging.getLogger(name).level for name in levels} == levels
+
+
+class Passing(nn.Module):
+    """Gives an input back beside its result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return x, self.layer(x) + y
+
+
+class Counting(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return x * 2, 3
+
+
+@pytest.mark.slow
+def test_onnx_of_what_gives_an_input_back_and_what_it_cannot_hold(tmp_path: Path) -> None:
+    made = export(Passing(), tmp_path / "n.onnx", (torch.randn(3, 4), torch.randn(3, 4)), time=False)
+    assert made.dynamic_batch
+    assert made.max_error is not None
+    assert made.max_error < 1e-5
+    with pytest.raises(CaptureError, match="gives 3 beside its tensors.*export to .pt2"):
+        export(Counting(), tmp_path / "c.onnx", (torch.randn(3, 4),))
+    with pytest.raises(CaptureError, match=r"ONNX Runtime cannot run the network.*net\.float\(\)"):
+        export(nn.Linear(4, 4).bfloat16(), tmp_path / "b.onnx", (torch.randn(3, 4).bfloat16(),))
+    assert [each.name for each in tmp_path.iterdir()] == ["n.onnx"]
+
+
+def test_a_network_and_arguments_that_do_not_fit(tmp_path: Path) -> None:
+    path, net = tmp_path / "n.pt2", nn.Linear(4, 4)
+    with pytest.raises(WrongShapeError, match="does not run on the example arguments: RuntimeError: mat1 and mat2"):
+        export(net, path, (torch.randn(3, 5),))
+    with pytest.raises(WrongShapeError, match="a batch of 0"):
+        export(net, path, (torch.randn(0, 4),))
+    with pytest.raises(WrongShapeError, match=r"got function.*family\.extract"):
+        export(lambda x: x, path, (torch.randn(3, 4),))  # type: ignore[arg-type]
+
+
+def test_the_card_replaces_no_file_of_another_kind(tmp_path: Path) -> None:
+    net, args = nn.Linear(4, 4), (torch.randn(3, 4),)
+    (tmp_path / "n.json").write_text('{"mine": 1}')
+    with pytest.raises(PliantError, match="n.json is another file: nothing was written"):
+        export(net, tmp_path / "n.safetensors", args, time=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["n.json"]
+    for _ in range(2):  # its own it does
+        export(net, tmp_path / "m.safetensors", args, time=False)
+
+
+def test_load_lines_name_the_file_of_a_class_that_is_not_imported_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "my net.py").write_text("import torch\n\n\nclass Net(torch.nn.Linear):\n    pass\n")
+    spec = importlib.util.spec_from_file_location("hidden_name_17", tmp_path / "my net.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        made = export(module.Net(4, 4), tmp_path / "n.safetensors", (torch.randn(3, 4),), time=False)
+    finally:
+        del sys.modules[spec.name]
+    assert "# Net of my net.py, built with the shapes in the card" in made.load_lines

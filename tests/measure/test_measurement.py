@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pliant.checks import PliantError
-from pliant.measure import Measurement, Metric, machine
+from pliant.checks import PliantError, WrongShapeError
+from pliant.measure import Latency, Macs, Measurement, Metric, Params, machine
 
 
 def test_round_trip_through_json() -> None:
@@ -46,3 +48,28 @@ def test_machine_says_what_and_is_json() -> None:
     assert json.loads(json.dumps(facts)) == facts
     facts["cpu"] = "changed"
     assert machine()["cpu"] != "changed"
+
+
+def test_metric_takes_arrays_of_one_element_and_no_text() -> None:
+    net = nn.Linear(2, 2)
+
+    def measured(value: Any) -> float:
+        return Metric("error", lambda member: value).measure(net).value
+
+    for value in (np.array([0.5]), np.array(0.5), np.float32(0.5), torch.tensor([[0.5]])):
+        assert measured(value) == 0.5
+    for wrong, said in (("0.5", "got str"), (np.zeros(2), r"got ndarray of shape \(2,\)"), (10**400, "got int")):
+        with pytest.raises(WrongShapeError, match=said):
+            measured(wrong)
+
+
+def test_settings_are_what_a_value_depends_on() -> None:
+    inputs = torch.zeros(4, 3)
+    assert Macs((inputs,), {"scale": inputs[0]}).settings() == {"example_args": [[4, 3]], "example_kwargs": [[3]]}
+    assert Latency((inputs,), threads=2).settings() == {
+        "example_args": [[4, 3]],
+        "runtime": "torch",
+        "threads": 2,
+        "repeats": 20,
+    }
+    assert Metric("error", id, "max", "%").settings() == Params().settings() == {}

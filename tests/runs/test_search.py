@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(trained, tmp_path / "a run"))
 
 
 class Heard:
@@ -65,6 +65,7 @@ def values(study: Study) -> list[Any]:
     return [(trial.config, dict(trial.values)) for trial in study.trials]
 
 
+@pytest.mark.slow
 def test_progress_tells_the_hypervolume_and_the_front(run: Path) -> None:
     heard = Heard()
     study = runs.search(run, budget=8, searcher="nsga2(population=4)", events=heard)
@@ -106,6 +107,18 @@ def load(run: Path) -> Any:
     from pliant.runs.open import family_of
 
     return family_of(run)[0]
+
+
+@pytest.mark.slow
+def test_resume_takes_the_budget_the_repeats_and_the_threads_too(run: Path) -> None:
+    asked: dict[str, Any] = {"objectives": ["macs", "latency"], "searcher": "random_search"}
+    runs.search(run, budget=1, threads=2, remeasure=2, **asked)
+    assert len(runs.search(run, resume=True).trials) == 1
+    with pytest.raises(PliantError, match=r"settings is .*'threads': 2.*, yours .*'threads': 1"):
+        runs.search(run, budget=2, **asked)
+    study = runs.search(run, budget=2, resume=True)
+    assert {trial.measurements["latency"].details["threads"] for trial in study.trials} == {2}
+    assert {trial.times for trial in study.front} == {2}
 
 
 @pytest.mark.slow
@@ -154,8 +167,10 @@ def test_the_command_shows_the_front_and_how_to_export(run: Path) -> None:
     assert result.exit_code == 0, result.output
     study = Study.load(run / "search.db")
     best = study.front[0]
-    for words in ("5 members measured", f"{len(study.front)} on the front", "hypervolume", f"--member t{best.number}"):
+    export = f"pliant export '{run}' --member t{best.number}"
+    for words in ("5 members measured", f"{len(study.front)} on the front", "hypervolume", export):
         assert words in result.output
+    assert "bend" not in result.stderr
     member = ["--member", f"t{best.number}", "--out", str(run / "m.safetensors")]
     assert cli.invoke(app, ["extract", str(run), *member]).exit_code == 0
     missing = cli.invoke(app, ["extract", str(run), "--member", "t99", "--out", str(run / "m.safetensors")])

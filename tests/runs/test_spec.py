@@ -6,7 +6,9 @@ import pytest
 
 from pliant import catalog
 from pliant.checks import PliantError, UnknownNameError
-from pliant.runs.spec import checked_recipe, elastic, recipe, split
+from pliant.runs.spec import checked_recipe, elastic, recipe, searcher, split
+from pliant.techniques.search.nsga2 import Nsga2
+from pliant.techniques.search.search_flow import SearchFlow
 
 
 def test_names_and_fields_are_read() -> None:
@@ -36,6 +38,14 @@ def test_a_list_and_one_text_mean_the_same() -> None:
 def test_mistakes_get_one_clear_error(text: str, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         elastic([text])
+
+
+def test_a_searcher_may_hold_another_and_is_read_as_it_is_shown() -> None:
+    flow = searcher("search_flow(above=nsga2(population=4), below='mcts', outer=('a',))")
+    assert flow == SearchFlow(outer=("a",), above=Nsga2(population=4))
+    assert searcher(repr(flow)) == flow
+    with pytest.raises(UnknownNameError, match="did you mean 'population'"):
+        searcher("search_flow(above=nsga2(populaton=4))")
 
 
 def test_a_recipe_is_read_with_its_fields() -> None:

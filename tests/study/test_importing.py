@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from random import Random
@@ -168,3 +169,23 @@ def test_configs_of_one_network_count_once(tmp_path: Path) -> None:
     study = search(family, objectives(), 50, results=path, searcher=RandomSearch())
     assert sum(bool(trial.imported) for trial in study.trials) == 2
     assert len(study.trials) == 5
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_as_other_programs_write_it(tmp_path: Path, delimiter: str) -> None:
+    space = Space([*SPACE.choices, Choice("fixed", (7,))])
+    plan = Plan.make(space, objectives()).record()
+    config: dict[str, Any] = {"width": 16, "ratio": 0.5, "kernel": (3, 5), "act": "3", "bias": True}
+    with (tmp_path / "r.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow([*config, "error", "cost"])
+        writer.writerow([*config.values(), 1.5, 2])  # a tuple as Python writes it
+    [(found, measured)] = read_results(tmp_path / "r.csv", plan)
+    assert found == Config({**config, "fixed": 7})
+    assert {name: each.value for name, each in measured.items()} == {"error": 1.5, "cost": 2}
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(HEAD, encoding="utf-16")
+    with pytest.raises(CorruptFileError, match="save it as UTF-8"):
+        read_results(tmp_path / "r.csv", PLAN)

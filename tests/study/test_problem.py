@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,6 +23,7 @@ from pliant.study.problem import excess
 from pliant.technique import Proposer, Searcher
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.width import Width
+from pliant.techniques.search.random_search import RandomSearch
 from tests.family.nets import ConvNet, images
 from tests.study.toy import Toy, cost, error, widths
 
@@ -188,3 +190,33 @@ def test_a_searcher_is_an_instance() -> None:
         search(Toy(), [Metric("error", error)], 10, searcher=RandomSearch)  # type: ignore[arg-type]
     with pytest.raises(WrongShapeError, match="kind .search."):
         search(Toy(), [Metric("error", error)], 10, searcher="random")  # type: ignore[arg-type]
+
+
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    (r"objectives is a list, got .*write objectives=\[Metric\(…\)\]", {"objectives": Metric("error", error)}),
+    (r"write constraints=\['cost <= 9'\]", {"constraints": "cost <= 9"}),
+    (r"extras is a list", {"extras": Metric("cost", cost)}),
+    (r"put \(\) behind it", {"objectives": [Params]}),
+    (r"is a word such as 'error', got ''", {"objectives": [Metric("", error)]}),
+    (r"'layer.0' is the name of an objective and of a choice", {"objectives": [Metric("layer.0", error)]}),
+    (r"budget is a whole number, got 2.5", {"budget": 2.5}),
+    (r"budget is a whole number, got '3'", {"budget": "3"}),
+    (r"seed is a whole number, got None", {"seed": None}),
+    (r"over a family, got Linear", {"family": nn.Linear(2, 2)}),
+]
+
+
+@pytest.mark.parametrize(("said", "wrong"), ASKED, ids=[said[:20] for said, _ in ASKED])
+def test_arguments_that_are_not_what_they_should_be(said: str, wrong: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"family": Toy(), "objectives": [Metric("error", error)], "budget": 3, **wrong}
+    with pytest.raises(WrongShapeError, match=said):
+        search(**asked)
+
+
+def test_arguments_that_will_do(tmp_path: Path) -> None:
+    asked: Any = {"constraints": (Constraint.parse("error <= 100"),), "searcher": RandomSearch()}
+    numpy: Any = {"budget": np.int64(3), "seed": np.int64(2)}
+    first = search(Toy(), (Metric("error", error),), storage=tmp_path / "s.db", **numpy, **asked)
+    again = search(Toy(), [Metric("error", error)], 3, seed=2, **{**asked, "constraints": ["error <= 100"]})
+    assert [trial.config for trial in first.trials] == [trial.config for trial in again.trials]
+    assert all(trial.state == "complete" for trial in first.trials)

@@ -21,6 +21,7 @@ from pliant.space import Choice, Config, Problem, Space
 from pliant.study import Study, Trial, search
 from pliant.technique import Proposer, Searcher
 from pliant.techniques.search.nsga2 import Nsga2
+from pliant.techniques.search.random_search import RandomSearch
 from tests.study.toy import Toy, cost, error, objectives, widths
 
 SMALL = Nsga2(population=8)
@@ -276,3 +277,33 @@ def test_equal_networks_are_measured_once_and_the_searcher_hears_its_own_names()
     assert [trial.config["layer.0"] for trial in study.trials] == [5, 5]
     assert len(toy.built) == 2
     assert {config for config, _, _ in searcher.told} == {toy.space.smallest(), toy.space.largest()}
+
+
+def test_it_ends_as_soon_as_every_network_was_measured() -> None:
+    class Twins(Toy):
+        asked = 0
+
+        def canonical(self, config: Config) -> Config:
+            return self.space.check({**config, "layer.1": 1})
+
+    class Counting(RandomSearch):
+        def start(self, problem: Problem) -> Proposer:
+            made = super().start(problem)
+            ask = made.ask
+
+            def counted(n: int = 1) -> list[Config]:
+                Twins.asked += 1
+                return ask(n)
+
+            made.ask = counted  # type: ignore[method-assign]
+            return made
+
+    study = search(Twins(2, 5), objectives(), 25, searcher=Counting())
+    assert len(study.trials) == 5
+    assert study.note == "the space is exhausted: all its 5 different networks were measured (25 configs)"
+    assert Twins.asked < 60
+
+
+def test_where_all_fail_the_note_says_so() -> None:
+    study = search(Toy(), [Metric("error", lambda member: 1 / 0)], 3, searcher=SMALL, max_failures=9)
+    assert study.note.startswith("all 3 trials failed, the last with ZeroDivisionError: division by zero")

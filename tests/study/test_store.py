@@ -6,14 +6,18 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy.exc
+import torch
+from torch import nn
 
 from pliant.checks import CorruptFileError, PliantError
-from pliant.measure import Metric
+from pliant.measure import Latency, Metric, Objective
 from pliant.study import Study, search
 from pliant.study import doors as room
+from pliant.study.plan import Plan
 from pliant.study.store import Store
 from pliant.techniques.search.nsga2 import Nsga2
 from tests.study.toy import Toy, cost, error, objectives
@@ -183,3 +187,38 @@ def test_a_folder_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PliantError, match="cannot make the folder"):
         search(Toy(), objectives(), 5, storage=tmp_path / "file" / "s.db")
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a%20b.db", "{a}#b.db", "~nobody-of-that-name.db"])
+def test_names_that_mean_something_in_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    search(Toy(), objectives(), 3, storage=name)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [name, f"{name}.lock"]
+    assert len(Study.load(name).trials) == 3
+
+
+def test_what_is_no_place_to_keep_a_study(tmp_path: Path) -> None:
+    for memory in (":memory:", "sqlite:///:memory:", "sqlite://"):
+        with pytest.raises(PliantError, match="storage=None"):
+            search(Toy(), objectives(), 3, storage=memory)
+    with pytest.raises(PliantError, match="a path or a URL, or None"):
+        search(Toy(), objectives(), 3, storage=3)  # type: ignore[arg-type]
+    (tmp_path / "s.db").touch()
+    with pytest.raises(CorruptFileError, match="is empty"):
+        Study.load(tmp_path / "s.db")
+    assert not (tmp_path / "s.db").stat().st_size
+
+
+def test_objectives_that_measure_otherwise_are_of_another_study(tmp_path: Path) -> None:
+    def timed(**settings: Any) -> list[Objective]:
+        return [Metric("error", error), Latency((torch.zeros(2, 3),), **settings)]
+
+    path = tmp_path / "s.db"
+    with Store.open(path) as store:
+        store.claim(Plan.make(Toy().space, timed()).record())
+    with Store.open(path) as store:
+        store.claim(Plan.make(Toy().space, timed(reference=nn.Identity())).record())
+        with pytest.raises(PliantError, match=r"'threads': 1.*, yours .*'threads': 2"):
+            store.claim(Plan.make(Toy().space, timed(threads=2)).record())
+        with pytest.raises(PliantError, match=r"\[2, 3\].*, yours .*\[4, 3\]"):
+            store.claim(Plan.make(Toy().space, [Metric("error", error), Latency((torch.zeros(4, 3),))]).record())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pliant.checks import PliantError, UnknownNameError
+from pliant.checks import PliantError, UnknownNameError, WrongShapeError
 from pliant.measure import Measurement, Metric
 from pliant.study import Study, Trial, search
 from tests.study.toy import Toy, cost, error, objectives
@@ -85,3 +85,15 @@ def test_loading_changes_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert len(Study.load(path).trials) == 5
     assert path.read_bytes() == before
+
+
+def test_a_study_and_its_trials_in_a_notebook() -> None:
+    study = made((3, 9), (1, 1))
+    assert repr(study) == (
+        "Study(3 trials, 1 of them failed, 2 on the front of error (min) and gain (max); Space(2 choices, 81 configs))"
+    )
+    assert set(study.front) == set(study.trials[:2])
+    with pytest.raises(WrongShapeError, match=r"by name, such as \{'error': 1.0, 'gain': 1.0\}, got \[4, 1\]"):
+        study.hypervolume([4, 1])  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match=r"no reference value named 'gain' \(known: error\)"):
+        study.hypervolume({"error": 1})

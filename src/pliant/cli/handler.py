@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import shlex
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from ..checks import PliantError
+from ..checks import NoEffectWarning, PliantError
 
 MISUSE = 2  # a PliantError: something that the user can put right
 INTERRUPTED = 130  # Ctrl-C, as shells count it
@@ -29,7 +30,10 @@ class Handler(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; exit with 2 on an error that the user can put right, with 130 on Ctrl-C."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                if not ctx.params.get("debug"):
+                    warnings.showwarning = remark
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             say("stopped; everything finished so far is kept", "yellow")
             if ctx.invoked_subcommand in ("run", "search"):
@@ -45,6 +49,21 @@ class Handler(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             say(f"{where}{_DISK[error.errno]}; nothing that was finished is lost", "red", "error: ")
         raise typer.Exit(MISUSE)
+
+
+def remark(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning of ours in words, without the place in the code that a user of the command line never sees."""
+    if issubclass(category, NoEffectWarning):
+        say(str(message), "yellow", "note: ")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def say(text: str, colour: str, title: str = "") -> None:

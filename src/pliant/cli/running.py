@@ -32,9 +32,12 @@ def run_task(task: str, out: Path, **options: Any) -> None:
     console.print(f"\nreport: {result.report}", markup=False, highlight=False, soft_wrap=True)
 
 
-def export_member(run: Path, member: str, format_name: str, out: Path) -> None:
-    """Export a member of a run and show what came of it, with the lines that load it."""
-    if out.suffix != f".{format_name}":
+def export_member(run: Path, member: str, format_name: str | None, out: Path) -> None:
+    """Export a member of a run and show what came of it, with the lines that load it.
+
+    The format is that of the suffix of ``out``, which is to agree with ``format_name`` where that is given.
+    """
+    if format_name is not None and out.suffix != f".{format_name}":
         raise PliantError(
             f"{out} should end in .{format_name}, as the format does: write {out.with_suffix('.' + format_name)}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ def search_run(run: Path, **options: Any) -> None:
         study = pipeline().search(run, events=events, **options)
     show_front(console, study)
     if options.get("storage") is None and study.front:
-        line = f"pliant export {run} --member t{study.front[0].number} --out net.onnx"
+        line = f"pliant export {shlex.quote(str(run))} --member t{study.front[0].number} --out net.onnx"
         console.print(f"\nto make a file of one: {line}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..checks import VerificationError, unknown
+from ..checks import VerificationError, WrongShapeError, first_line, unknown
 from ..files import replacing
 from ..measure import Measurement
 from ..measure.inference import batch_size, evaluating, placed
@@ -58,12 +58,19 @@ def export(
         MissingExtraError: the format needs a package that is not installed.
         CaptureError: the network cannot be turned into a graph.
         VerificationError: the file gives other numbers; it is not kept.
-        PliantError: the file cannot be written.
+        WrongShapeError: ``net`` is no network, or does not run on the example arguments.
+        PliantError: the file cannot be written, or its card would replace a file of another kind.
     """
     target = Path(path).expanduser()
     if target.suffix not in _WRITERS:
         raise unknown("export format", target.suffix or target.name, _WRITERS)
+    if not isinstance(net, nn.Module):
+        raise WrongShapeError(
+            f"export takes a network (torch.nn.Module), got {type(net).__name__}: "
+            "of a family, give family.extract(config)"
+        )
     args, kwargs = placed(net, example_args, example_kwargs)
+    _runs(net, args, kwargs)
     with ExitStack() as files:
         temporary = files.enter_context(replacing(target))
         write = partial(_WRITERS[target.suffix], net, temporary, target, args, kwargs)
@@ -71,7 +78,7 @@ def export(
         latency = _timed(net, draft, args, kwargs) if time else None
         size = temporary.stat().st_size
         if draft.card:
-            card = files.enter_context(replacing(target.with_suffix(".json")))
+            card = files.enter_context(replacing(safetensors.card_of(target)))
             card.write_text(draft.card, encoding="utf-8")
     details = {
         **draft.details,
@@ -80,6 +87,18 @@ def export(
     }
     error = verdict.max_error if verdict else None
     return Artefact(target, target.suffix[1:], size, error, latency, draft.load_lines, details)
+
+
+def _runs(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if batch_size(args, kwargs) == 0:
+        raise WrongShapeError("the example arguments have a batch of 0: give an example of at least one")
+    try:
+        with evaluating(net):
+            net(*args, **kwargs)
+    except Exception as error:  # whatever the user's network raises
+        raise WrongShapeError(
+            f"{type(net).__name__} does not run on the example arguments: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _checked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checks import VerificationError
+from ..checks import PliantError, VerificationError
 from ..measure import machine
 from ..measure.capture import plain
 from ..measure.inference import evaluating, tensors_of
@@ -19,6 +20,26 @@ from ..measure.weights import distinct_state
 from .artefact import Draft
 
 CARD_FORMAT = 1
+
+
+def card_of(path: Path) -> Path:
+    """Return where the card of the weights in ``path`` goes.
+
+    Raises:
+        PliantError: there is a file that is no such card.
+    """
+    card = path.with_suffix(".json")
+    try:
+        found = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None
+        ours = found is None or {"format", "class", "tensors", "tied"} <= found.keys()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise PliantError(
+            f"the weights {path.name} come with a card {card.name}, and {card} is another file: nothing was written; "
+            "choose another name"
+        )
+    return card
 
 
 def write(net: nn.Module, temporary: Path, path: Path, args: Any, kwargs: Any, *, dynamic_batch: bool) -> Draft:
@@ -42,17 +63,17 @@ def write(net: nn.Module, temporary: Path, path: Path, args: Any, kwargs: Any, *
     missing, unexpected = loaded.load_state_dict(state, strict=False)
     if missing or unexpected:
         raise VerificationError(f"the file lacks {sorted(missing)} and has {sorted(unexpected)} beyond the network")
-    name = type(net).__name__
+    name, home = type(net).__name__, _home(type(net))
     lines = (
         "from safetensors.torch import load_model\n\n"
-        f"net = {name}(...)  # {type(net).__module__}.{name}, built with the shapes in the card\n"
+        f"net = {name}(...)  # {home}, built with the shapes in the card\n"
         f"load_model(net, {path.name!r})\n"
         "net.eval()\n"
     )
     card = {
         "format": CARD_FORMAT,
-        "what": f"the weights of a {name} ({type(net).__module__}), {sum(t.numel() for t in stored.values())} numbers",
-        "class": f"{type(net).__module__}.{type(net).__qualname__}",
+        "what": f"the weights of a {name} ({home}), {sum(t.numel() for t in stored.values())} numbers",
+        "class": home,
         "load": lines,
         "tensors": {key: {"shape": list(value.shape), "dtype": _name(value)} for key, value in stored.items()},
         "tied": tied,
@@ -68,6 +89,15 @@ def write(net: nn.Module, temporary: Path, path: Path, args: Any, kwargs: Any, *
 
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     return Draft(prepare, dynamic_batch, lines, {"runtime": "torch", "tied": tied, "fixed_because": ""}, text)
+
+
+def _home(kind: type) -> str:
+    """Return where the class can be found: its module, or its file where that is not imported by its own name."""
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None or Path(file).stem in (kind.__module__.rpartition(".")[2], "__init__"):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__qualname__} of {Path(file).name}"
 
 
 def _outputs(net: nn.Module, args: Any, kwargs: Any) -> list[dict[str, Any]]:

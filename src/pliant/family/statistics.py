@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.analysis import Analysis
+from ..graph.prepare import seeded
 from ..graph.trace import Call, signature
 
 
@@ -119,8 +120,7 @@ def estimate_in_graph(
     if not moving:
         return 0
     sums, count = {name: torch.zeros_like(tensor) for name, tensor in moving.items()}, 0
-    with keeping_modes(net), torch.no_grad(), torch.random.fork_rng(_cuda()):
-        torch.manual_seed(0)
+    with keeping_modes(net), torch.no_grad(), seeded(0):
         net.train()
         for inputs in batches:
             for tensor in moving.values():
@@ -132,7 +132,3 @@ def estimate_in_graph(
         for name, tensor in moving.items():
             tensor.copy_(sums[name] / max(1, count))
     return len(moving)
-
-
-def _cuda() -> list[int]:
-    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

@@ -5,9 +5,11 @@ Architecture Search, arXiv 1806.02639): a trained layer becomes copies that are 
 concatenated; after a copy a layer that does nothing is put, which becomes branches in turn; and what does nothing on a
 branch gives way to an operation. Copies, parts and operations that begin as the identity keep the function.
 
-This implementation differs from the paper: operations have no normalisation; and what pooling changes is left to the
-training that follows, where the paper lets the network imitate the one that it grew from at first (for that, train
-with the model as the teacher: ``pliant.distillation_loss``).
+This implementation differs from the paper, where batch normalisation and a ReLU follow a convolution. Operations
+have no normalisation, which cannot begin as the identity while it normalises by the batch (one that can may be given as
+``own``), and a ReLU on request. What pooling changes is left to the training that follows, where the paper lets the
+network imitate the one that it grew from at first (for that, train with the model as the teacher:
+``pliant.distillation_loss``).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from ..checks import VerificationError, WrongShapeError, first_line, unknown
 from ..graph.analysis import Analysis
 from ..graph.growing import Noise, check_same, output_at, parted, put, shareable
+from ..graph.prepare import seeded
 from ..graph.primitives import KEEPING, PRIMITIVES, primitive
 from ..space.choice import Choice, Option
 from ..space.trees import IDENTITY, MEAN, ONE, PARTS, Node, Slot, tree_choices
@@ -105,8 +108,7 @@ class TreeCell:
         """
         mine = Random(f"{noise.seed}:{at}").getrandbits(63)  # equal operations on different branches differ in noise
         if name in self.own:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(mine)
+            with seeded(mine):
                 operation = self.own[name](given.shape[self.dim]).eval()
         else:
             operation = primitive(name, given.shape, self.dim, relu=self.relu, seed=mine, noise=noise.level)

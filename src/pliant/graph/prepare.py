@@ -172,12 +172,30 @@ def own_copies(*values: Any) -> Any:
 
 
 @contextmanager
-def leaving_no_trace(model: nn.Module) -> Iterator[None]:
-    """Give the buffers of ``model`` and the random generators their state back: a forward may change both."""
-    buffers = [buffer for buffer in model.buffers() if not (buffer.is_meta or buffer.is_inference())]
-    before = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw random numbers from ``seed`` on in this block (as they come if None), and go on afterwards as before it.
+
+    `torch.manual_seed` would also decide what an accelerator that is not in use yet draws later, which nothing can
+    take back, and notes its caller's whole stack each time: milliseconds, where a forward takes less than one.
+    """
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def leaving_no_trace(model: nn.Module, seed: int | None = None) -> Iterator[None]:
+    """Give the buffers of ``model`` and the random generators their state back: a forward may change both.
+
+    With a ``seed``, the random numbers in this block are always the same.
+    """
+    buffers = [buffer for buffer in model.buffers() if not (buffer.is_meta or buffer.is_inference())]
+    before = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
+    with seeded(seed):
         try:
             yield
         finally:

@@ -62,8 +62,7 @@ def outputs(net: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> l
     compared draws the same ones.
     """
     args, kwargs = own_copies(args, kwargs)
-    with torch.no_grad(), leaving_no_trace(net):
-        torch.manual_seed(0)
+    with torch.no_grad(), leaving_no_trace(net, seed=0):
         result = net(*args, **kwargs)
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 

@@ -170,7 +170,7 @@ def _plain_outputs(net: nn.Module) -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the warnings and log lines of the exporters away, and only theirs: everything is as before afterwards."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from ..checks import WrongShapeError
@@ -20,7 +21,7 @@ class Metric(Objective):
 
     Attributes:
         name: the objective's name.
-        function: takes the member in evaluation mode, returns a number (a tensor of one element will do).
+        function: takes the member in evaluation mode, returns a number (a tensor or an array of one element will do).
         direction: ``"min"`` or ``"max"``.
         unit: the unit of the number.
 
@@ -41,10 +42,22 @@ class Metric(Objective):
         """Measure ``member``; see the class."""
         result = self.function(member)
         try:
-            value = float(result.detach() if isinstance(result, Tensor) else result)
-        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(result, str):
+                raise TypeError("a text")
+            value = float(result.detach().item() if isinstance(result, Tensor) else _one(result))
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise WrongShapeError(
-                f"metric {self.name!r} expected one number from its function, got {type(result).__name__}: "
-                "return a float or a tensor of one element"
+                f"metric {self.name!r} expected one number from its function, got {_described(result)}: "
+                "return a float, or a tensor or an array of one element"
             ) from error
         return Measurement(value, self.unit, details={"machine": machine()})
+
+
+def _described(result: Any) -> str:
+    shape = getattr(result, "shape", None)
+    return type(result).__name__ + (f" of shape {tuple(shape)}" if shape else "")
+
+
+def _one(result: Any) -> Any:
+    """Return the element of an array of one, which ``float`` takes no more."""
+    return result.item() if isinstance(result, np.ndarray) else result

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
+from .inference import tensors_of
 from .measurement import Measurement
 
 if TYPE_CHECKING:
@@ -41,6 +43,26 @@ class Objective(ABC):
         reported is still measured. ``None``, which is the default, where there is no such function.
         """
         return None
+
+    def settings(self) -> dict[str, Any]:
+        """Return how it measures, as JSON knows it: values that were measured otherwise do not compare with its own.
+
+        By default, the plain fields of a dataclass, and the shapes of its example arguments. A study keeps them, and is
+        gone on with by objectives of the same settings only. What a user's function does is not seen.
+        """
+        if not dataclasses.is_dataclass(self):
+            return {}
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("example_args", "example_kwargs") and value is not None:
+                found[field.name] = [list(tensor.shape) for tensor in tensors_of(value)]
+            elif field.init and field.name not in _TOLD and isinstance(value, (bool, int, float, str)):
+                found[field.name] = value
+        return found
+
+
+_TOLD = ("name", "direction", "unit")  # a study keeps them beside the settings
 
 
 def counted(family: Any, what: str, objective: Objective) -> Count | None:

@@ -44,6 +44,12 @@ def to_onnx(net: nn.Module, args: Args, kwargs: dict[str, Any], *, dynamic_batch
     require("onnx", "onnx")
     require("onnxscript", "onnx")
     captured = capture(net, args, kwargs, dynamic_batch=dynamic_batch)
+    fixed = [each.arg.value for each in captured.program.graph_signature.output_specs if hasattr(each.arg, "value")]
+    if any(value is not None for value in fixed):
+        raise CaptureError(
+            f"{type(net).__name__} gives {fixed[0]!r} beside its tensors, and ONNX knows tensors alone: wrap it in a "
+            "module that returns the tensors, or export to .pt2"
+        )
     try:
         return _convert(captured)
     except Exception as error:
@@ -78,7 +84,10 @@ def _convert(captured: Captured, reason: str = "") -> OnnxNet:
         proto = program.model_proto
         model = proto.SerializeToString()
     opset = next((entry.version for entry in proto.opset_import if entry.domain == ""), 0)
-    return OnnxNet(model, captured.dynamic, reason or captured.reason, opset, captured.inputs)
+    given = {entry.name for entry in proto.graph.input}
+    # One that is also an output, unchanged, leaves its name to that.
+    inputs = tuple(renamed if (renamed := f"{name}_orig") in given - {name} else name for name in captured.inputs)
+    return OnnxNet(model, captured.dynamic, reason or captured.reason, opset, inputs)
 
 
 def open_session(model: bytes | str, threads: int) -> Any:
@@ -86,6 +95,7 @@ def open_session(model: bytes | str, threads: int) -> Any:
 
     Raises:
         MissingExtraError: ``onnxruntime`` is not installed.
+        CaptureError: it does not run such a model.
     """
     runtime = require("onnxruntime", "onnx")
     options = runtime.SessionOptions()
@@ -93,7 +103,13 @@ def open_session(model: bytes | str, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors only
-    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own kinds, which share no base
+        raise CaptureError(
+            f"ONNX Runtime cannot run the network: {brief(error)}. Where it lacks an operation for bfloat16 or the "
+            "like, make the network float32 first: net.float()"
+        ) from error
 
 
 def feeds(session: Any, inputs: tuple[str, ...], args: Any, kwargs: Any) -> dict[str, Any]:

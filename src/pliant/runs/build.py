@@ -11,8 +11,10 @@ import torch
 from ..checks import PliantError, unknown
 from ..family.family import Family
 from ..graph.analysis import analyze
+from ..measure.inference import evaluating
 from ..space.constraint import Constraint
 from ..tasks import Task
+from ..tasks.guard import guarded
 from .spec import elastic
 
 _CALIBRATION_SEED = 7919  # batches for normalisation statistics are drawn apart from those of training
@@ -27,6 +29,8 @@ def build_family(task: Task, choices: Sequence[str], constraints: Sequence[str],
     """Make the task's network, seeded, and its family."""
     torch.manual_seed(seed)
     model, args, techniques = task.model(), task.example_args(), elastic(choices)
+    with torch.random.fork_rng(devices=[]), guarded(task.source, "model"), evaluating(model):
+        model(*args)  # what it cannot do by itself is the task's fault, and said so
     analysis = analyze(model, args)
     offered = {choice.name for technique in techniques for choice in technique.choices(analysis)}
     mine = [text for text in constraints if _is_choice(text, offered)]

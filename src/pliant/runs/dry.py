@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from .. import catalog
-from ..checks import PliantError
+from ..checks import PliantError, WrongShapeError
 from ..family.family import Family
 from ..family.statistics import keeping_modes
-from ..measure import Bytes, Params, PeakMemory
+from ..measure import Bytes, Metric, Params, PeakMemory
 from ..measure.timing import torch_threads
 from ..report import Check
 from ..space.constraint import Constraint
+from ..study.given import checked_objectives
 from ..study.problem import problem_of
 from ..tasks import Task
 from ..technique import Recipe
@@ -84,13 +85,21 @@ def dry_run(
         evaluation = (evaluation + time.perf_counter() - start) / 2
         checks += (Check("the task evaluates", True, ", ".join(f"{n} {v:.3g}" for n, v in figures.items())),)
         check_measures(constraints, family, next(iter(figures)))
-        _possible(constraints, family, seed)
+        _searchable(constraints, family, next(iter(figures)), seed)
         memory = _memory(family, batch)
     return DryRun(checks, threads, step_seconds, evaluation, memory)
 
 
-def _possible(constraints: Sequence[str], family: Family, seed: int) -> None:
-    """Raise :class:`WrongShapeError` where counting shows that no member keeps the constraints on measured values."""
+def _searchable(constraints: Sequence[str], family: Family, error: str, seed: int) -> None:
+    """Raise :class:`WrongShapeError` where the search would not begin.
+
+    Counting shows that no member keeps the constraints on measured values, or the name of the task's error is taken.
+    """
+    if error in ("macs", "params", "bytes", "memory") or error.startswith("latency"):
+        raise WrongShapeError(
+            f"the task calls its error {error!r}, which is what a report calls a cost: name it otherwise"
+        )
+    checked_objectives([Metric(error, id)], family.space)
     limits = [Constraint.parse(text) for text in on_measures(constraints, family)]
     if limits:
         macs = macs_of_one(family)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 
 from .. import report as reports
-from ..checks import PliantError, unknown
+from ..checks import NoEffectWarning, PliantError, unknown
 from ..export import Artefact
 from ..export import export as export_net
 from ..family.family import Family
@@ -19,6 +22,7 @@ from .build import calibrate, timing_args
 from .folder import RunFolder
 
 SEARCH = "search.db"  # of `pliant search`, in the run's folder
+OWN = "study.db"  # of `pliant run`
 
 
 def family_of(run: Path) -> tuple[Family, Task, int]:
@@ -38,9 +42,18 @@ def family_of(run: Path) -> tuple[Family, Task, int]:
             f"the task {task.name!r} has changed since the run in {run}; "
             "restore its file, or run again into a new folder"
         )
-    family = Family.load(run / "family", task.model())
+    with told_before():
+        family = Family.load(run / "family", task.model())
     calibrate(family, task, int(asked["seed"]))
     return family, task, int(asked["seed"])
+
+
+@contextmanager
+def told_before() -> Iterator[None]:
+    """Say nothing of techniques that find nothing to do in a network: that was said when its family was first made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoEffectWarning)
+        yield
 
 
 def _parts(run: Path, member: str) -> tuple[Family, Task, Config, int]:
@@ -51,11 +64,12 @@ def _parts(run: Path, member: str) -> tuple[Family, Task, Config, int]:
 
 
 def _config(run: Path, member: str) -> Config:
-    """Return the config of a report's member (``m2``), or of a trial of a later search in the folder (``t12``)."""
-    if member[:1] == "t" and member[1:].isdigit() and (run / SEARCH).is_file():
-        trials = {f"t{trial.number}": trial.config for trial in Study.load(run / SEARCH).trials}
+    """Return the config of a report's member (``m2``) or dot (``p12``), or of a trial of a later search (``t12``)."""
+    file = run / {"t": SEARCH, "p": OWN}.get(member[:1], "")
+    if member[1:].isdigit() and file.is_file():
+        trials = {f"{member[0]}{trial.number}": trial.config for trial in Study.load(file).trials}
         if member not in trials:
-            raise unknown(f"trial in {run / SEARCH}", member, trials)
+            raise unknown(f"trial in {file}", member, trials)
         return trials[member]
     data: ReportData = reports.load(run / "report.json")
     config = next((Config(row.config) for row in data.members if row.id == member), None)
@@ -69,7 +83,8 @@ def extract(run: str | Path, member: str) -> nn.Module:
 
     Args:
         run: the run's folder.
-        member: an id of the report, such as ``"m2"`` or ``"full"``; or of a trial of `pliant search`, ``"t12"``.
+        member: an id of the report, such as ``"m2"``, ``"full"`` or ``"p7"`` (a dot of its plot); or of a trial of
+            `pliant search`, ``"t12"``.
 
     Raises:
         UnknownNameError: no such member; the nearest is offered.

@@ -22,7 +22,7 @@ from .build import calibrate, on_measures, timing_args
 from .events import Events, Silence
 from .folder import RunFolder
 from .members import macs_of_one
-from .open import SEARCH, family_of
+from .open import SEARCH, family_of, told_before
 from .spec import searcher as read_searcher
 from .watch import Watch
 
@@ -32,7 +32,7 @@ BUDGET = 50
 def search(
     run: str | Path,
     *,
-    budget: int = BUDGET,
+    budget: int | None = None,
     searcher: str | None = None,
     objectives: Sequence[str] = (),
     constraints: Sequence[str] | None = None,
@@ -41,28 +41,28 @@ def search(
     seed: int | None = None,
     workers: int = 1,
     ray: str | None = None,
-    remeasure: int = 1,
+    remeasure: int | None = None,
     results: str | Path | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     events: Events | None = None,
 ) -> Study:
     """Search the family that a run has trained; the same call goes on with what is stored.
 
     Args:
         run: the run's folder, trained.
-        budget: members that the study shall have measured.
+        budget: members that the study shall have measured; 50 if None.
         searcher: a technique with its fields, ``name(field=value, …)``; the catalogue's default if None.
         objectives: of the task's error (by its name), ``macs`` (these two if empty), ``params``, ``bytes``, ``latency``
             and ``memory``.
         constraints: on choices or on measured values.
         storage: a file or the URL of a PostgreSQL database; ``search.db`` in the run's folder if None.
-        resume: a study must be there; what is not given is as it was.
+        resume: a study must be there; what is not given (workers and results excepted) is as it was.
         seed: of the searcher and of the measurements; the run's own if None.
         workers: processes that measure, or with ``ray`` tasks.
         ray: address of a Ray cluster that measures, ``auto`` or ``local``.
-        remeasure: how often each member of the front is measured in the end.
+        remeasure: how often each member of the front is measured in the end; once if None.
         results: a CSV or JSON file of results from elsewhere.
-        threads: of every timing.
+        threads: of every timing; 1 if None.
         events: is told of the progress.
 
     Raises:
@@ -70,6 +70,8 @@ def search(
     """
     where = storage or Path(run) / SEARCH
     stored = _stored(where) if resume else {}
+    budget, remeasure = _or(budget, stored, "budget", BUDGET), _or(remeasure, stored, "remeasure", 1)
+    threads = _or(threads, stored.get("settings", {}).get("latency", {}), "threads", 1)
     asked = _Asked.of(Path(run), stored, objectives, constraints, threads)
     chosen = searcher or stored.get("searcher")
     with torch_threads(asked.threads):
@@ -80,7 +82,7 @@ def search(
             searcher=read_searcher(chosen) if chosen else None,
             storage=where,
             **asked.options(),
-            seed=seed if seed is not None else int(stored.get("seed", asked.seed)),
+            seed=_or(seed, stored, "seed", asked.seed),
             on_trial=Watch(events or Silence(), budget, asked.objectives, where),
             workers=_workers(workers, ray),
             remeasure=remeasure,
@@ -126,6 +128,10 @@ class _Asked:
         return cls(family, wanted, extras, measured, seed, int(folder.record.get("training_threads", 1)))
 
 
+def _or(given: int | None, stored: Mapping[str, Any], name: str, default: int) -> int:
+    return given if given is not None else int(stored.get(name, default))
+
+
 def _workers(count: int, ray: str | None) -> int | Workers:
     if ray is None:
         return count
@@ -133,9 +139,9 @@ def _workers(count: int, ray: str | None) -> int | Workers:
 
 
 def _stored(where: str | Path) -> dict[str, Any]:
-    """Return what the study in ``where`` was made for."""
+    """Return what the study in ``where`` was made for, and was asked for last."""
     with Store.open(where, create=False) as store:
-        return dict(store.plan())
+        return {**store.plan(), **store.asked()}
 
 
 def _rules(stored: Mapping[str, Any], family: Family) -> list[str]:
@@ -151,9 +157,9 @@ def narrowed(family: Family, task: Task, constraints: Sequence[str], seed: int) 
     """Return ``family`` with more constraints on its choices; it shares the weights."""
     capture = family.analysis.capture
     both = [*map(str, family.space.constraints), *constraints]
-    made = Family(
-        family.model, capture.args, family.techniques, dict(capture.kwargs), both, family.analysis, capture.scope.only
-    )
+    parts = (dict(capture.kwargs), both, family.analysis, capture.scope.only)
+    with told_before():
+        made = Family(family.model, capture.args, family.techniques, *parts)
     made.prepared = family.prepared
     calibrate(made, task, seed)
     return made

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import catalog
 from ..checks import PliantError, unknown
-from ..technique import Elastic, Recipe, Searcher
+from ..technique import Elastic, Recipe, Searcher, Technique
 
 _EXAMPLE = "such as width,depth or width(ratios=(0.5, 1.0)),depth"
 
@@ -97,12 +97,19 @@ def _technique(spec: str, wanted: Any, lacking: str) -> Any:
         if word.arg not in known:
             raise unknown(f"field of {name}", str(word.arg), known)
         try:
-            fields[str(word.arg)] = ast.literal_eval(word.value)
+            fields[str(word.arg)] = _value(word.value)
         except ValueError as error:
             raise PliantError(
-                f"cannot read the value of {word.arg!r} in {spec!r}: give a plain Python value"
+                f"cannot read the value of {word.arg!r} in {spec!r}: give a plain Python value, or a technique"
             ) from error
     try:
         return kind(**fields)
     except TypeError as error:
         raise PliantError(f"{spec} does not fit: {error}") from error
+
+
+def _value(node: ast.expr) -> Any:
+    """Return the plain value, or the technique that works inside another, for which ``node`` stands."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and catalog.has(node.func.id):
+        return _technique(ast.unparse(node), Technique, "")
+    return ast.literal_eval(node)

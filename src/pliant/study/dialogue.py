@@ -8,8 +8,12 @@ the searcher stands where it stood when the process died. What it did not ask fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from ..checks import PliantError
 from ..space import Config, Problem
@@ -20,6 +24,11 @@ from .trial import Trial
 
 TRIES = 200
 """Known configs in a row after which a searcher is taken to have run out of new ones."""
+
+LOOK = 5
+"""Known configs in a row after which it is looked whether there is any other."""
+
+_QUICK, _SLOW = 20_000, 1000  # configs of the largest space that is looked through
 
 _log = logging.getLogger("pliant.study")
 
@@ -92,7 +101,7 @@ class Dialogue:
 
     # -- asking --------------------------------------------------------------------------------------------------
 
-    def ask(self, flying: Container[Config]) -> Config | None:
+    def ask(self, flying: Collection[Config]) -> Config | None:
         """Return a config to measure, or ``None`` where the searcher has to wait for those that are ``flying``.
 
         Raises:
@@ -119,6 +128,13 @@ class Dialogue:
             else:
                 self._in_a_row = 0
                 self._tell_early(config)
+            if self._in_a_row >= LOOK and len(self.known) + _others(flying, self.known) >= self._networks:
+                if flying:
+                    return None
+                raise Exhausted(
+                    f"the space is exhausted: all its {len(self.known)} different networks were measured "
+                    f"({self._plan.space.size} configs)"
+                )
             if self._in_a_row >= TRIES:
                 if flying:
                     return None
@@ -126,6 +142,15 @@ class Dialogue:
                     f"the space is exhausted as far as {name} can see: it proposed {TRIES} known configs in a row "
                     f"({len(self.known)} of {self._plan.space.size} were measured)"
                 )
+
+    @cached_property
+    def _networks(self) -> float:
+        """How many different networks the space has; infinite where it is too large to be looked through."""
+        quick = self._problem.active is not None  # whole arrays at once; else it costs a millisecond for every config
+        if self._problem.canonical is None or self._plan.space.size > (_QUICK if quick else _SLOW):
+            return math.inf
+        rows = self._plan.space.indices(list(self._plan.space.enumerate()))
+        return len(np.unique(self._problem.canonical(rows), axis=0))
 
     def _started(self) -> Proposer:
         if self._proposer is None:
@@ -182,3 +207,7 @@ class Dialogue:
         self._started()
         while self._line:
             self.tell(self._line.pop(0))
+
+
+def _others(flying: Collection[Config], known: Collection[Config]) -> int:
+    return sum(config not in known for config in flying)

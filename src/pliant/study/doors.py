@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,15 +69,27 @@ def open_door(storage: str | Path | None, *, create: bool) -> Door:
 
     if storage is None:
         return Door(InMemoryStorage())
-    text = str(storage)
+    if not isinstance(storage, (str, os.PathLike)):
+        raise PliantError(f"a storage is a path or a URL, or None for memory, got {storage!r}")
+    text = os.fspath(storage)
+    if text == "sqlite://" or text.endswith(":memory:"):
+        raise PliantError(f"{text!r} would be a study in memory, which is storage=None; to keep it, give a file")
     if text.startswith("sqlite:///"):  # a file like any other, so that it is checked and locked
         text = text.removeprefix("sqlite:///")
     if "://" not in text:
-        return _file(Path(text).expanduser().resolve(), str(storage), create)
+        return _file(_home(Path(text)).resolve(), str(storage), create)
     return _server(text, create)
 
 
+def _home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # a file whose name begins with a tilde, and nobody's home
+        return path
+
+
 def _file(path: Path, given: str, create: bool) -> Door:
+    import sqlalchemy
     from optuna.storages import RDBStorage
 
     check_file(path, create=create)
@@ -84,7 +97,10 @@ def _file(path: Path, given: str, create: bool) -> Door:
     try:
         with guarded(given), quiet_optuna():
             options = {"connect_args": {"timeout": LOCK_SECONDS}}
-            return Door(RDBStorage(_verbatim(f"sqlite:///{path}"), engine_kwargs=options), given, given, lock=lock)
+            url = sqlalchemy.URL.create("sqlite", database=str(path))  # which quotes what means something in a URL
+            text = _verbatim(url.render_as_string(hide_password=False))
+            opened = RDBStorage(text, engine_kwargs=options, skip_table_creation=not create)
+            return Door(opened, given, given, lock=lock)
     except BaseException:
         if lock is not None:
             lock.release()

@@ -37,6 +37,8 @@ def check_file(path: Path, *, create: bool) -> None:
             )
     if path.exists() and path.stat().st_size:
         _check_content(path)
+    elif not create:
+        raise CorruptFileError(f"{path} is empty: there is no study in it")
 
 
 def _check_content(path: Path) -> None:

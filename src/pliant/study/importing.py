@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -56,9 +58,10 @@ def take_in(store: Store, path: str | Path, canonical: Any = None) -> int:
 def read_results(path: str | Path, plan: Mapping[str, Any]) -> list[Result]:
     """Read a file of results.
 
-    A CSV file has one column for every choice and every objective, named like them, and one row for every config. A
-    JSON file is a list of objects with the same names; the choices may also stand together under ``"config"`` and the
-    objectives under ``"values"``. What a constraint speaks about has to be there too, other extras may.
+    A CSV file has one column for every choice and every objective, named like them, and one row for every config;
+    commas part its cells, or semicolons or tabs. A JSON file is a list of objects with the same names; the choices may
+    also stand together under ``"config"`` and the objectives under ``"values"``. What a constraint speaks about has to
+    be there too, other extras may; a choice of one option may be left out.
 
     Args:
         path: ends in ``.csv`` or ``.json``.
@@ -72,7 +75,9 @@ def read_results(path: str | Path, plan: Mapping[str, Any]) -> list[Result]:
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"cannot read the results {file}: save it as UTF-8 ({error})") from error
+    except OSError as error:
         raise CorruptFileError(f"cannot read the results {file}: {first_line(error)}") from error
     if file.suffix.lower() == ".csv":
         rows = _from_csv(text, file)
@@ -84,7 +89,9 @@ def read_results(path: str | Path, plan: Mapping[str, Any]) -> list[Result]:
 
 
 def _from_csv(text: str, file: Path) -> list[tuple[str, dict[str, Any]]]:
-    lines = list(csv.reader(text.splitlines()))
+    first = text.partition("\n")[0]
+    delimiter = "," if "," in first else next((each for each in ";\t" if each in first), ",")
+    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     if not lines or not any(lines[0]):
         raise CorruptFileError(f"{file} is empty: the first line names the columns")
     head = [name.strip() for name in lines[0]]
@@ -144,6 +151,8 @@ class _Reader:
 
     def _row(self, where: str, row: Mapping[str, Any]) -> Result:
         place = f"{self._file}, {where}"
+        alone = {name: choice.options[0] for name, choice in self._choices.items() if len(choice.options) == 1}
+        row = {**{name: option for name, option in alone.items() if name not in row}, **row}
         for name in row:
             if name not in self._choices and name not in self._values:
                 raise unknown(f"choice or measured value ({place}, column)", str(name), [*self._choices, *self._values])
@@ -189,6 +198,8 @@ def _readings(text: str) -> list[Any]:
         found.append(json.loads(text.lower() if text.lower() in ("true", "false") else text))
     with suppress(ValueError):
         found.append(float(text))
+    with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        found.append(ast.literal_eval(text))  # as Python's own csv module writes a tuple
     return [*found, text]
 
 

@@ -13,6 +13,7 @@ from ..checks import MissingExtraError, PliantError, WrongShapeError
 from ..space import Config
 from .dialogue import Dialogue, Exhausted
 from .evaluation import Outcome
+from .given import whole
 from .plan import Plan
 from .records import Record
 from .sharing import POLL_SECONDS, Sharing, key_of
@@ -37,7 +38,7 @@ class Limits:
         remeasure: how often each config of the front is measured.
 
     Raises:
-        WrongShapeError: one is less than 1.
+        WrongShapeError: one is less than 1, or no whole number.
     """
 
     budget: int
@@ -45,6 +46,8 @@ class Limits:
     remeasure: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("budget", "max_failures", "remeasure"):
+            object.__setattr__(self, name, whole(getattr(self, name), name))
         if min(self.budget, self.max_failures, self.remeasure) < 1:
             raise WrongShapeError(
                 f"budget, max_failures and remeasure are at least 1, got {self.budget}, {self.max_failures} and "

@@ -12,6 +12,7 @@ from ..checks import WrongShapeError, unknown
 from ..measure import Bytes, Measurement, Objective, Params
 from ..space import Constraint, Problem, Space
 from ..technique import Searcher
+from .given import checked_objectives, several, whole
 from .problem import problem_of
 
 FREE: dict[str, type[Objective]] = {"params": Params, "bytes": Bytes}
@@ -36,29 +37,25 @@ class Plan:
         objectives: Sequence[Objective],
         *,
         extras: Sequence[Objective] = (),
-        constraints: Sequence[str] = (),
+        constraints: Sequence[str | Constraint] = (),
         searcher: Searcher | None = None,
         seed: int = 0,
     ) -> Plan:
         """Check the arguments of a search.
 
         Raises:
-            WrongShapeError: no objectives, two of one name, or something that is not an objective or a searcher.
+            WrongShapeError: no objectives, two of one name, or something that is not an objective, a constraint, a seed
+                or a searcher.
             UnknownNameError: a constraint on something that is not measured.
         """
+        objectives, extras = several(objectives, "objectives"), several(extras, "extras")
         if not objectives:
             raise WrongShapeError("a search needs at least one objective, such as pliant.Params()")
-        for objective in [*objectives, *extras]:
-            if not isinstance(objective, Objective):
-                raise WrongShapeError(
-                    f"an objective is an instance of pliant.Objective, got {objective!r}; wrap a function as "
-                    "pliant.Metric('error', function)"
-                )
-        names = [objective.name for objective in [*objectives, *extras]]
-        repeated = {name for name in names if names.count(name) > 1}
-        if repeated:
-            raise WrongShapeError(f"two objectives are named {min(repeated)!r}: give each its own name")
-        parsed = tuple(Constraint.parse(text) for text in constraints)
+        names = checked_objectives([*objectives, *extras], space)
+        parsed = tuple(
+            each if isinstance(each, Constraint) else Constraint.parse(each)
+            for each in several(constraints, "constraints")
+        )
         free = []
         for name in dict.fromkeys(constraint.name for constraint in parsed if constraint.name not in names):
             if name not in FREE:
@@ -70,7 +67,7 @@ class Plan:
                 f"a searcher is an instance of a technique of the kind 'search', got {chosen!r}"
                 + ("; put () behind it" if isinstance(chosen, type) else "")
             )
-        return cls(space, tuple(objectives), (*extras, *free), parsed, chosen, seed)
+        return cls(space, tuple(objectives), (*extras, *free), parsed, chosen, whole(seed, "seed"))
 
     @property
     def measured(self) -> tuple[Objective, ...]:
@@ -97,6 +94,7 @@ class Plan:
             "space": self.space.to_json(),
             "objectives": [[each.name, each.direction, each.unit] for each in self.objectives],
             "extras": [each.name for each in self.extras],
+            "settings": {each.name: settings for each in self.measured if (settings := each.settings())},
             "constraints": [str(constraint) for constraint in self.constraints],
             "seed": self.seed,
             "searcher": _identity(self.searcher),

@@ -11,6 +11,7 @@ from ..space import Constraint, Problem
 from ..technique import Searcher
 from .dialogue import Dialogue
 from .evaluation import Evaluation, Searchable
+from .given import space_of
 from .importing import take_in
 from .loop import Limits, Loop
 from .plan import Plan
@@ -29,7 +30,7 @@ def search(
     *,
     searcher: Searcher | None = None,
     storage: str | Path | None = None,
-    constraints: Sequence[str] = (),
+    constraints: Sequence[str | Constraint] = (),
     extras: Sequence[Objective] = (),
     seed: int = 0,
     max_failures: int = 5,
@@ -67,14 +68,15 @@ def search(
         WrongShapeError, UnknownNameError: the arguments do not fit each other, or no config can keep the constraints.
     """
     limits = Limits(budget, max_failures, remeasure)
-    plan = Plan.make(family.space, objectives, extras=extras, constraints=constraints, searcher=searcher, seed=seed)
+    plan = Plan.make(space_of(family), objectives, extras=extras, constraints=constraints, searcher=searcher, seed=seed)
     crews, problem = workers_for(workers), plan.problem(family)
     with Store.open(storage) as store:
         store.claim(plan.record())
+        store.note_asked({"budget": limits.budget, "remeasure": limits.remeasure})
         if results is not None:
             take_in(store, results, getattr(family, "canonical", None))
         dialogue, sharing = _joined(family, plan, problem, store)
-        crew = crews.open(Evaluation(family, plan.measured, seed))
+        crew = crews.open(Evaluation(family, plan.measured, plan.seed))
         try:
             note = Loop(plan, store, crew, dialogue, sharing, limits, on_trial).run()
         finally:
@@ -97,8 +99,10 @@ def _joined(family: Searchable, plan: Plan, problem: Problem, store: Store) -> t
 
 
 def _infeasible(trials: Sequence[Trial], constraints: Sequence[Constraint]) -> str:
-    """Say so where no trial keeps the constraints, and how far the nearest is off."""
+    """Say so where no trial keeps the constraints, and how far the nearest is off; or where all failed, and why."""
     complete = [trial for trial in trials if trial.state == "complete"]
+    if trials and not complete:
+        return f"all {len(trials)} trials failed, the last with {trials[-1].error}"
     if not complete or any(trial.feasible for trial in complete):
         return ""
     near = min(complete, key=lambda trial: (trial.violation, trial.number))

@@ -94,7 +94,7 @@ class Store:
             self._found(plan)
         self._attach()
         found = self.plan()
-        differing = [key for key in plan if found.get(key) != plan[key]]
+        differing = [key for key in plan if key in found and found[key] != plan[key]]
         if differing:
             raise PliantError(_another(self.where, differing, found, plan))
         if self._door.patience is not None:
@@ -128,6 +128,14 @@ class Store:
     def plan(self) -> dict[str, Any]:
         """Return what the study was made for."""
         return self._plan
+
+    def note_asked(self, asked: Mapping[str, int]) -> None:
+        """Remember what may differ from one search of this study to the next, such as the budget."""
+        self._do(lambda: self._storage.set_study_user_attr(self._study_id, "asked", dict(asked)))
+
+    def asked(self) -> dict[str, int]:
+        """Return what :meth:`note_asked` was told last."""
+        return dict(self._do(lambda: self._storage.get_study_user_attrs(self._study_id).get("asked", {})))
 
     def _attach(self) -> None:
         with guarded(self.where):
@@ -320,6 +328,8 @@ def _another(where: str | None, differing: list[str], found: Mapping[str, Any], 
     lines = []
     for key in differing:
         old, new = found.get(key), plan[key]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            old, new = ({name: each[name] for name in each if old.get(name) != new.get(name)} for each in (old, new))
         if key == "space":  # too long to show; sizes tell the most
             old, new = (f"{Space.from_json(str(text))!r} {Space.from_json(str(text)).digest}" for text in (old, new))
         old, new = (text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …" for text in (str(old), str(new)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import PliantError, unknown
+from ..checks import PliantError, WrongShapeError, unknown
 from ..measure import Direction
 from ..space import Space
 from ..space.front import hypervolume, non_dominated
@@ -55,12 +55,20 @@ class Study:
 
         Raises:
             UnknownNameError: ``reference`` lacks an objective, or names another.
+            WrongShapeError: it has no names.
         """
         if reference is None:
             return share(self.trials, self.directions)
+        if not isinstance(reference, Mapping):
+            example = dict.fromkeys(self.directions, 1.0)
+            raise WrongShapeError(
+                f"the reference is a value of every objective by name, such as {example}, got {reference!r}"
+            )
         for name in (*reference, *self.directions):
-            if name not in self.directions or name not in reference:
-                raise unknown("objective" if name not in self.directions else "reference value", name, self.directions)
+            if name not in self.directions:
+                raise unknown("objective", name, self.directions)
+            if name not in reference:
+                raise unknown("reference value", name, reference)
         corner = _minimised(reference, self.directions)
         points = [_minimised(trial.values, self.directions) for trial in self.trials if trial.feasible]
         return hypervolume(np.array(points).reshape(-1, len(corner)), np.array(corner))
@@ -83,6 +91,12 @@ class Study:
             )
         sign = 1 if self.directions[name] == "min" else -1
         return min(trials, key=lambda trial: (sign * trial.values[name], trial.number))
+
+    def __repr__(self) -> str:  # of hundreds of trials, a notebook would show every one
+        failed = sum(trial.state == "failed" for trial in self.trials)
+        told = f"{len(self.trials)} trials" + (f", {failed} of them failed" if failed else "")
+        goals = " and ".join(f"{name} ({direction})" for name, direction in self.directions.items())
+        return f"Study({told}, {len(self.front)} on the front of {goals}; {self.space!r})"
 
     @classmethod
     def load(cls, storage: str | Path) -> Study:

@@ -28,10 +28,13 @@ class Trial:
     number: int
     config: Config
     values: Mapping[str, float] = field(default_factory=dict)
-    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    measurements: Mapping[str, Measurement] = field(default_factory=dict, repr=False)
     state: Literal["complete", "failed"] = "complete"
     error: str = ""
     violation: float = 0.0
+
+    def __hash__(self) -> int:  # of what mappings that cannot be hashed do not belong to
+        return hash((self.number, self.config, self.state, self.violation))
 
     @property
     def feasible(self) -> bool:

@@ -142,6 +142,10 @@ def test_bad_settings() -> None:
         FunctionalHashing(again=2.0)
     with pytest.raises(UnknownNameError, match="did you mean 'nsga2'"):
         FunctionalHashing("nsga3").start(Problem(SPACE))
-    for wrong in ("functional_hashing", "depth"):
-        with pytest.raises(WrongShapeError, match="another technique of kind 'search'"):
+    for wrong, said in (
+        ("functional_hashing", "another technique of kind 'search'"),
+        ("depth", "searcher is a searcher"),
+    ):
+        with pytest.raises(WrongShapeError, match=said):
             FunctionalHashing(wrong).start(Problem(SPACE))
+    FunctionalHashing(RegularizedEvolution(population=3, sample=2)).start(Problem(SPACE))

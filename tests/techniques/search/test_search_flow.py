@@ -225,6 +225,14 @@ def _leaves(made: Program) -> list[Any]:
     return [Ordered(config) for config in dict.fromkeys(map(made.canonical, made.space.enumerate()))]
 
 
+def test_searchers_are_given_by_name_or_as_they_are() -> None:
+    made = program()
+    by_name = drive(SearchFlow("factorized", NET, "random_search", "mcts", trials=3), made, 12)
+    assert drive(SearchFlow("factorized", NET, RandomSearch(), Mcts(), trials=3), made, 12) == by_name
+    other = SearchFlow("factorized", NET, RandomSearch(), Mcts(exploration=5.0, bisection=False), trials=3)
+    assert drive(other, made, 12) != by_name
+
+
 def test_bad_flows() -> None:
     space = Space([Choice("block", ("x", "y"), ordered=False), Choice("rate", (1, 2))])
     with pytest.raises(UnknownNameError, match="no search flow named 'factorised'; did you mean 'factorized'"):
@@ -239,4 +247,6 @@ def test_bad_flows() -> None:
         SearchFlow(above="width").start(Problem(space))
     with pytest.raises(UnknownNameError, match="mtcs"):
         SearchFlow(below="mtcs").start(Problem(space))
+    with pytest.raises(WrongShapeError, match=r"above is a searcher .*; put \(\) behind it"):
+        SearchFlow(above=Mcts).start(Problem(space))  # type: ignore[arg-type]
     assert len(list(itertools.islice(space.enumerate(), 9))) == 4

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ...checks import PliantError, first_line
+from ...checks import NoEffectWarning, PliantError, first_line
 from ...family.family import Family
 from ..evaluation import Evaluation
 
@@ -101,7 +102,9 @@ def _rebuilt(
     digest: str,
     extra: dict[str, Any],
 ) -> Family:
-    family = Family(model, args, techniques, kwargs, constraints, only=only)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoEffectWarning)  # it was said where the family was first made
+        family = Family(model, args, techniques, kwargs, constraints, only=only)
     if family.space.digest != digest:
         raise PliantError(
             "a worker made another space of the family than the search has: is it another version of torch or Pliant?"

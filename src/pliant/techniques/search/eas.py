@@ -34,12 +34,10 @@ import numpy as np
 from ...checks import WrongShapeError
 from ...space import Config, Problem
 from ...technique import Paper, Proposer, Searcher
-from ._adam import Adam
 from ._arrays import generator
-from ._batches import Batches
+from ._growing import Growing
 from ._meta_controller import MetaController, Steps
 from ._standing import ranks
-from ._worth import Baseline, rewards
 
 _TRIES = 20
 
@@ -85,28 +83,19 @@ class Eas(Searcher):
         return _Stages(self, problem)
 
 
-class _Stages(Batches):
+class _Stages(Growing[Steps]):
     def __init__(self, settings: Eas, problem: Problem) -> None:
-        super().__init__(problem)
-        self._settings = settings
         first_weights = generator(Random(f"{problem.seed}:controller"))
         self.controller = MetaController(problem.space, settings.hidden, first_weights)
+        super().__init__(problem, self.controller.parameters, settings.batch, settings.rate, settings.memory)
+        self._settings = settings
         self._allowed = problem.space.allowed()
-        self._adam = Adam(self.controller.parameters, settings.rate)
-        self._baseline = Baseline(settings.memory)
         self._root = np.zeros(len(self._allowed), dtype=np.int64)
         self.parent = self._root
         self._kinds = [False] * settings.wider * bool(self.controller.wide.any())
         self._kinds += [True] * settings.deeper * bool(len(self.controller.insertions))
         self._left = settings.children
         self._spent = set(self.unseen.same([self._config(self._root)]))
-        self._known: dict[Config, Config] = {}  # the config that stands for a network to the one that was measured
-        self._grown: list[tuple[Config, Steps]] = []  # by the config that stands for the network; not learnt from yet
-
-    def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
-        super().tell(config, values, violation)
-        self._known[self.unseen.same([config])[0]] = config
-        self._learn()
 
     def plan(self, rng: Random, number: int) -> list[Config]:
         drawn = generator(rng)
@@ -119,14 +108,11 @@ class _Stages(Batches):
         for _ in range(_TRIES if self._kinds else 0):
             child, steps = self._child(drawn)
             same = self.unseen.same([child])[0]
-            new = child in self.unseen
-            if (new and not self.unseen.allowed([child])) or same == parent:
+            if (child in self.unseen and not self.unseen.allowed([child])) or same == parent:
                 continue  # nothing that could be measured, or no growth at all
-            self._grown.append((same, steps))
-            if new:
+            if self.grew(child, steps):
                 self._left -= 1
                 return [child]
-            self._learn()
         self._next_stage(drawn)  # the controller repeats itself
         near = self.unseen.of(self.space.neighbours(self._config(self.parent)))
         grown = [each for each in near if self._is_growth(each)]
@@ -189,13 +175,5 @@ class _Stages(Batches):
         self._left = self._settings.children
 
     # ---- learning ----------------------------------------------------------------------------------------------------
-    def _learn(self) -> None:
-        """Take a step for what was grown and is known now, if that is a batch."""
-        ready = [each for each in self._grown if each[0] in self._known]
-        if len(ready) < self._settings.batch:
-            return
-        self._grown = [each for each in self._grown if each[0] not in self._known]
-        found = rewards(self.told.values(), [self._known[config] for config, _ in ready])
-        weights = np.repeat(self._baseline.advantages(found), len(self._kinds))
-        ascent = self.controller.gradient(Steps.joined([steps for _, steps in ready]), weights)
-        self._adam.step([-each for each in ascent])
+    def ascent(self, steps: Sequence[Steps], advantages: np.ndarray) -> list[np.ndarray]:
+        return self.controller.gradient(Steps.joined(steps), np.repeat(advantages, len(self._kinds)))

@@ -24,10 +24,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ... import catalog
 from ...checks import WrongShapeError
 from ...space import Config, Problem
 from ...technique import Paper, Proposer, Searcher
+from ._inside import searcher_of
 
 _CYCLES = 300
 """Known configs in a row after which the searcher inside is taken to have nothing new."""
@@ -41,12 +41,12 @@ class FunctionalHashing(Searcher):
     """A cache of equivalent configs around another searcher.
 
     Attributes:
-        searcher: name of the searcher inside, with its default settings.
+        searcher: the searcher inside, or its name, for its default settings.
         again: probability that an equivalent of what is known is measured nonetheless, and averaged with it.
         digits: that outputs are rounded to, relative to the largest.
     """
 
-    searcher: str = "regularized_evolution"
+    searcher: str | Searcher = "regularized_evolution"
     again: float = 0.0
     digits: int = 5
 
@@ -75,9 +75,9 @@ class FunctionalHashing(Searcher):
         return self._cached(problem, lambda config: fingerprint(outputs(config), self.digits))
 
     def _cached(self, problem: Problem, key: Callable[[Config], Hashable]) -> Cached:
-        inside = catalog.load(self.searcher)()
-        if not isinstance(inside, Searcher) or isinstance(inside, FunctionalHashing):
-            raise WrongShapeError(f"searcher names another technique of kind 'search', got {self.searcher!r}")
+        inside = searcher_of(self.searcher, "searcher")
+        if isinstance(inside, FunctionalHashing):
+            raise WrongShapeError(f"searcher is another technique of kind 'search', got {self.searcher!r}")
         return Cached(inside.start(replace(problem, forms=None)), key, self.again, problem.seed)
 
 

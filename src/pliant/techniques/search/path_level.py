@@ -37,11 +37,9 @@ import numpy as np
 from ...checks import WrongShapeError
 from ...space import Config, Problem
 from ...technique import Paper, Proposer, Searcher
-from ._adam import Adam
 from ._arrays import generator
-from ._batches import Batches
+from ._growing import Growing
 from ._tree_policy import Steps, TreePolicy
-from ._worth import Baseline, rewards
 
 _TRIES = 20
 
@@ -82,36 +80,24 @@ class PathLevel(Searcher):
 
     def start(self, problem: Problem) -> Proposer:
         """Begin a search; ``problem.seed`` and the history decide every config."""
-        return _Growing(self, problem)
+        return _Cells(self, problem)
 
 
-class _Growing(Batches):
+class _Cells(Growing[Steps]):
     def __init__(self, settings: PathLevel, problem: Problem) -> None:
-        super().__init__(problem)
-        self._settings = settings
         self.policy = TreePolicy(problem.space, settings.hidden, generator(Random(f"{problem.seed}:controller")))
-        self._adam = Adam(self.policy.parameters, settings.rate)
-        self._baseline = Baseline(settings.memory)
-        self._known: dict[Config, Config] = {}  # the config that stands for a network to the one that was measured
-        self._grown: list[tuple[Config, Steps]] = []  # by the config that stands for the network; not learnt from yet
-
-    def tell(self, config: Config, values: Sequence[float], violation: float = 0.0) -> None:
-        super().tell(config, values, violation)
-        self._known[self.unseen.same([config])[0]] = config
-        self._learn()
+        super().__init__(problem, self.policy.parameters, settings.batch, settings.rate, settings.memory)
+        self._entropy = settings.entropy
 
     def plan(self, rng: Random, number: int) -> list[Config]:
         drawn = generator(rng)
         for _ in range(_TRIES):
             row, steps = self.policy.sample(drawn)
             [config] = self.space.configs(row[None])
-            new = config in self.unseen
-            if new and not self.unseen.allowed([config]):
+            if config in self.unseen and not self.unseen.allowed([config]):
                 continue  # what could not be measured
-            self._grown.append((self.unseen.same([config])[0], self._that_matter(row, steps)))
-            if new:
+            if self.grew(config, self._that_matter(row, steps)):
                 return [config]
-            self._learn()
         return []
 
     def _that_matter(self, row: np.ndarray, steps: Steps) -> Steps:
@@ -121,14 +107,6 @@ class _Growing(Batches):
         active = np.asarray(self.problem.active(row[None]), dtype=bool)
         return Steps(steps.rows, np.where(active, steps.made, -1), steps.tree)
 
-    def _learn(self) -> None:
-        """Take a step for what was grown and is known now, if that is a batch."""
-        ready = [each for each in self._grown if each[0] in self._known]
-        if len(ready) < self._settings.batch:
-            return
-        self._grown = [each for each in self._grown if each[0] not in self._known]
-        found = rewards(self.told.values(), [self._known[config] for config, _ in ready])
-        weights = np.repeat(self._baseline.advantages(found), [len(steps.rows) for _, steps in ready])
-        joined = Steps.joined([steps for _, steps in ready])
-        ascent = self.policy.gradient(joined, weights, self._settings.entropy / len(ready))
-        self._adam.step([-each for each in ascent])
+    def ascent(self, steps: Sequence[Steps], advantages: np.ndarray) -> list[np.ndarray]:
+        weights = np.repeat(advantages, [len(each.rows) for each in steps])
+        return self.policy.gradient(Steps.joined(steps), weights, self._entropy / len(steps))

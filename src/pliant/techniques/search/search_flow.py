@@ -9,8 +9,10 @@ without touching the others, and a flow that is made for a space finds better ne
 
 Where this implementation differs: in the paper a flow is a loop of the user's over parts of a program, which works here
 as well (:meth:`pliant.Program.part`); as a searcher, it is one durable study of whole configs, with workers, and of any
-family. Parts are told by the names of choices. With several objectives, an inner search's worth is the best that it
-found of each. What it leaves open is gone on with once the outer search has nothing new, the best first.
+family. Parts are told by the names of choices. What an inner search is worth to the outer one, the authors' library
+(``pg.sample``) leaves to the user's loop: it is whatever that feeds back. Here it is the mean of the ``best`` that the
+inner search found, with several objectives of each; so a searcher above that wants another reward needs a loop over
+parts. What an inner search leaves open is gone on with once the outer one has nothing new, the best first.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ... import catalog
 from ...checks import WrongShapeError, unknown
 from ...space import Config, Problem, Space
 from ...technique import Paper, Proposer, Searcher
 from ._batches import Batches, Measured
+from ._inside import searcher_of
 from ._parts import restricted
 from ._standing import standing
 
@@ -45,16 +47,16 @@ class SearchFlow(Searcher):
         flow: ``"factorized"``, ``"separate"`` or ``"joint"``.
         outer: the choices that are decided first, as names or patterns such as ``"*.kernel"``; where there are none,
             those whose options are not ordered. Where that is all or nothing, the search is joint.
-        above: name of the searcher of the outer choices, or of all; with its default settings.
-        below: name of the searcher of the others.
+        above: the searcher of the outer choices, or of all; or its name, for its default settings.
+        below: the searcher of the others, or its name.
         trials: measurements of each inner search if factorised, of the outer search if separate.
         best: how many of the best measurements of an inner search are averaged for its worth.
     """
 
     flow: str = "factorized"
     outer: tuple[str, ...] = ()
-    above: str = "mcts"
-    below: str = "mcts"
+    above: str | Searcher = "mcts"
+    below: str | Searcher = "mcts"
     trials: int = 8
     best: int = 1
 
@@ -80,7 +82,7 @@ class SearchFlow(Searcher):
             UnknownNameError: there is no such choice, or no such searcher; offers the nearest.
             WrongShapeError: ``above`` or ``below`` is no searcher.
         """
-        above, below = _searcher(self.above), _searcher(self.below)
+        above, below = searcher_of(self.above, "above"), searcher_of(self.below, "below")
         outer = self._columns(problem.space)
         if self.flow == "joint" or len(outer) in (0, len(problem.space.choices)):
             return above.start(problem)
@@ -98,13 +100,6 @@ class SearchFlow(Searcher):
             for at, name in enumerate(names)
             if name in self.outer or any(fnmatchcase(name, pattern) for pattern in self.outer)
         ]
-
-
-def _searcher(name: str) -> Searcher:
-    made = catalog.load(name)()
-    if not isinstance(made, Searcher):
-        raise WrongShapeError(f"above and below name techniques of kind 'search', got {name!r}")
-    return made
 
 
 @dataclass
