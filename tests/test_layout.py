@@ -54,6 +54,7 @@ def test_files_are_short() -> None:
     assert not long, f"split these, none may pass 400 lines: {long}"
 
 
+@pytest.mark.slow
 def test_functions_are_short() -> None:
     long = [
         f"{source.path}:{node.lineno} {node.name} {lines} lines"

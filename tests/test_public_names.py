@@ -56,6 +56,7 @@ def test_unknown_names_offer_the_nearest() -> None:
         _ = pliant.__nothing__
 
 
+@pytest.mark.slow
 def test_export_stays_a_function_when_its_room_is_imported() -> None:
     if importlib.util.find_spec("pliant.export") is None:
         pytest.skip("the room export is not there")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from torch import nn
 from pliant.export import export
 from pliant.measure.capture import plain
 from tests.export.nets import Mlp, Nested, Tied
+from tests.helpers.nursery import Nursery
 
 BLOCK = """
 import sys
+assert not [name for name in sys.modules if name.split(".")[0] == "pliant"]
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -53,10 +54,18 @@ safetensors.torch.save_file({str(i): leaf.clone() for i, leaf in enumerate(leave
 """
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Processes with what the artefacts need."""
+    modules = ("torch", "torch._export.serde.serialize", "safetensors.torch", "onnxruntime")
+    with Nursery(*modules, cwd=tmp_path_factory.mktemp("bare")) as made:
+        yield made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", RUN)
 @pytest.mark.parametrize("make", [Mlp, Tied, Nested])
-def test_artefact_alone(make: type[nn.Module], suffix: str, tmp_path: Path) -> None:
+def test_artefact_alone(make: type[nn.Module], suffix: str, bare: Nursery, tmp_path: Path) -> None:
     if make is Nested and suffix == ".safetensors":
         pytest.skip("takes keywords: the same file format as the others")
     from safetensors.torch import load_file, save_file
@@ -72,12 +81,10 @@ def test_artefact_alone(make: type[nn.Module], suffix: str, tmp_path: Path) -> N
         source = (Path(__file__).parent / "nets.py").read_text()
         (tmp_path / "nets.py").write_text(source)
         lines = f"from nets import {make.__name__}\n" + lines.replace("(...)", "()")
-    script = tmp_path / "script.py"
-    script.write_text(
-        BLOCK + lines + "with torch.no_grad():\n    " + RUN[suffix].strip().replace("\n", "\n    ") + SAVE
-    )
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    script = BLOCK + lines + "with torch.no_grad():\n    " + RUN[suffix].strip().replace("\n", "\n    ") + SAVE
+    done = bare.start(script, cwd=tmp_path, log=tmp_path / "log")
+    assert done.wait(120)
+    assert done.code == 0, done.remarks
     with torch.no_grad():
         expected = [leaf for leaf in torch.utils._pytree.tree_leaves(plain(net(*args, **kwargs))) if leaf is not None]
     found = load_file(tmp_path / "outputs.safetensors")

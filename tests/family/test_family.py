@@ -271,6 +271,29 @@ def test_analysing_leaves_the_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_seed_of_an_accelerator_not_in_use_yet_is_left_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    for kind in (torch.cuda, torch.xpu, torch.mtia):
+        monkeypatch.setattr(kind, "manual_seed_all", seeds.append)
+    torch.manual_seed(5)
+    assert set(seeds) == {5}
+    family, _ = make("convnet")
+    family.extract(family.space.smallest())
+    assert set(seeds) == {5}
+
+
+def test_extracting_leaves_the_mode_of_the_member_alone() -> None:
+    family, _ = make("convnet")
+    config = family.space.smallest()
+    member = family.member(config).train()
+    family.model.train()
+    family.extract(config)
+    assert all(module.training for module in member.modules())
+    family.ready(config)
+    family.extract(config)
+    assert not any(module.training for module in member.modules())
+
+
 def test_moving_the_model_takes_the_members_with_it() -> None:
     family, x = make("convnet")
     config = family.space.smallest()

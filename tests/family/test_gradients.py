@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -23,10 +24,21 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aliases, "WORTH_COUNTING", 0)
 
 
+@cache
+def shared(name: str) -> tuple[Any, Tensor]:
+    """Return a family that these tests use by turns: every one of its buffers is counted."""
+    return family_of(name)
+
+
+def taken(name: str) -> tuple[Any, Tensor]:
+    family, x = shared(name)
+    family.model.train().zero_grad(set_to_none=True)
+    return family, x
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_each_step_starts_from_nothing_whichever_members_learnt(name: str, rng: Random) -> None:
-    family, x = family_of(name)
-    family.model.train()
+    family, x = taken(name)
     ends = [family.space.smallest(), family.space.largest()]
     for _ in range(6):
         family.zero_grad()
@@ -97,8 +109,7 @@ def _moved(family: Family, x: Tensor) -> None:
     ids=lambda f: f.__name__,
 )
 def test_writes_of_others_are_noticed(name: str, write: Callable[[Family, Tensor], None], rng: Random) -> None:
-    family, x = family_of(name)
-    family.model.train()
+    family, x = taken(name)
     smallest = family.space.smallest()
     for config in (smallest, family.space.sample(rng)):
         family.zero_grad()
@@ -138,8 +149,7 @@ def test_what_a_small_member_wrote_is_all_that_is_cleared(rng: Random) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_gone_with_the_next_step(bad: float) -> None:
-    family, x = family_of("fused")
-    family.model.train()
+    family, x = taken("fused")
     learn(family, family.space.smallest(), x * bad)
     with family.gradients.scaling():
         assert not math.isfinite(gradient_norm(family.parameters(), 1e-3))

@@ -60,8 +60,9 @@ class Source:
 
     def words(self) -> Iterator[tuple[int, str]]:
         """Yield the line and text of every identifier and every whole string, docstrings excepted."""
-        documentation = {id(node.value) for node in ast.walk(self.tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(self.tree):
+        nodes = list(ast.walk(self.tree))
+        documentation = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
             if isinstance(node, ast.Name):
                 yield node.lineno, node.id
             elif isinstance(node, ast.Attribute):
@@ -73,13 +74,13 @@ class Source:
 
     def functions(self) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
         """Yield every function and method."""
-        for node in ast.walk(self.tree):
+        for node in _statements(self.tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield node
 
     def constructors(self) -> Iterator[tuple[str, int]]:
         """Yield the name of every class and the number of arguments that its constructor takes."""
-        for node in ast.walk(self.tree):
+        for node in _statements(self.tree):
             if not isinstance(node, ast.ClassDef):
                 continue
             if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
@@ -89,6 +90,15 @@ class Source:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     given = method.args
                     yield node.name, len(given.posonlyargs + given.args + given.kwonlyargs) - 1
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk what holds statements and not their expressions, which are most of a tree and define nothing."""
+    yield node
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, field, ())
+        for child in inner if isinstance(inner, list) else ():  # a lambda's and a conditional's are one expression
+            yield from _statements(child)
 
 
 def _is_argument(field: ast.AnnAssign) -> bool:

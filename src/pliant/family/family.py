@@ -317,8 +317,10 @@ class Family:
         Raises:
             VerificationError: the copy does not compute exactly what the member computes on the example.
         """
-        with torch.inference_mode(False), keeping_modes(self.model):  # the largest member is the model itself
-            return extract(self, self.space.check(config))
+        checked = self.space.check(config)
+        held = self._members[checked][0] if checked in self._members else self.model  # the largest is the model itself
+        with torch.inference_mode(False), keeping_modes(self.model), keeping_modes(held):
+            return extract(self, checked)
 
     def verify(self, config: Mapping[str, Any]) -> float:
         """Compare the module form and the graph form of a config on the example; returns the relative difference.

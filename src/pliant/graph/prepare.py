@@ -173,18 +173,22 @@ def own_copies(*values: Any) -> Any:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Draw random numbers from ``seed`` on in this block (as they come if None), and go on afterwards as before it.
+    """Draw random numbers from ``seed`` on in this block (as they come if None), and go on afterwards as before it."""
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+        if seed is not None:
+            draw_from(seed)
+        yield
+
+
+def draw_from(seed: int) -> None:
+    """Draw random numbers from ``seed`` on, on the CPU and, where it is in use, the current CUDA device.
 
     `torch.manual_seed` would also decide what an accelerator that is not in use yet draws later, which nothing can
     take back, and notes its caller's whole stack each time: milliseconds, where a forward takes less than one.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            if devices:
-                torch.cuda.manual_seed(seed)
-        yield
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
 
 
 @contextmanager

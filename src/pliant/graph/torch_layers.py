@@ -42,7 +42,7 @@ def follow_shapes(module: nn.Module) -> None:
         values["normalized_shape"] = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm):
         values["num_channels"] = weight.shape[0]
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         values["num_embeddings"], values["embedding_dim"] = weight.shape
 
 

@@ -32,7 +32,7 @@ def settings_of(task: Task, quick: bool, asked: Mapping[str, Any]) -> dict[str, 
 
 
 def _check(task: Task, name: str, value: Any, least: float, what: str, kinds: tuple[type, ...]) -> None:
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:  # type: ignore[operator]
         raise WrongShapeError(
             f"{name} is {what}, got {value!r}: it is asked for here, or stands in SETTINGS of the task {task.name}"
         )

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..checks import MissingExtraError
+from ..graph.prepare import seeded
 from ..measure import Measurement, Objective, machine
 from ..space import Config, Space
 
@@ -96,12 +96,10 @@ def _described(error: Exception) -> str:
 def _seeded(seed: int) -> Iterator[None]:
     """Give every measurement the same random numbers, so that a resumed study does as one never killed."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
+    with seeded(seed):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
             yield
         finally:
             random.setstate(python)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
+from ..graph.prepare import draw_from
 from .checkpoint import random_states, set_random_states
 from .processes import Processes
 
@@ -39,7 +38,7 @@ class Noise:
             set_random_states(self._states)
         else:
             text = f"{self._seed}:{self._processes.rank}"
-            torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"))
+            draw_from(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"))
         try:
             yield
         finally:

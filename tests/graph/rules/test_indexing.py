@@ -73,6 +73,22 @@ def test_embedding_rows_are_kept_and_columns_bend() -> None:
     assert "vocabulary" in codes(analysis)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_an_embedding_bend_in_their_columns(mode: str) -> None:
+    net = Tiny(lambda s, i: s.b(s.e(i)), e=nn.EmbeddingBag(20, 8, mode=mode), b=nn.Linear(8, 2))
+    analysis = check(net, torch.randint(0, 20, (3, 5)))
+    assert sizes(analysis) == [8]
+    assert not analysis.trace.unknown
+
+
+def test_weighted_bags_of_unequal_lengths() -> None:
+    table = nn.EmbeddingBag(20, 8, mode="sum", include_last_offset=True)
+    net = Tiny(lambda s, i, starts, w: s.b(s.e(i, starts, per_sample_weights=w)), e=table, b=nn.Linear(8, 2))
+    analysis = check(net, torch.randint(0, 20, (7,)), torch.tensor([0, 3, 7]), torch.randn(7), batch=False)
+    assert sizes(analysis) == [8]
+    assert "vocabulary" in codes(analysis)
+
+
 def test_a_table_of_relative_positions_bends_in_its_heads() -> None:
     def forward(s: Tiny, x: Tensor) -> Tensor:
         h = s.a(x)

@@ -20,6 +20,22 @@ def embedding(t: Tracer, call: Call) -> None:
     t.set(call, [*indices, weight[1]])
 
 
+def embedding_bag(t: Tracer, call: Call) -> None:
+    """`embedding_bag(weight (V, C), indices, offsets)` gives (bags, C), and what its backward pass needs."""
+    weight, offsets = t.of(call["weight"]), t.of(call["offsets"])
+    t.freeze(weight[0], "vocabulary", "the rows of a lookup table", call.node)
+    result, *rest = call.out
+    [bags] = t.fixed(result.shape[:1], "order", "the number of bags", call.node)
+    if not call["include_last_offset"]:
+        t.tie(bags, offsets[0], call.node)
+        made = call["offsets"]
+        if getattr(made.target, "_opname", "") == "arange":  # rows of one length, joined: a bag for each row
+            [joined], count = t.of(call["indices"]), bags.size
+            t.tie(bags, t.factors(joined, [count, joined.root().size // count], call.node)[0], call.node)
+    others = [t.fixed(each.shape, "order", "units are named by their place", call.node) for each in rest]
+    t.set(call, [[bags, weight[1]], *others])
+
+
 def index(t: Tracer, call: Call) -> None:
     """`x[i, :, j]` with index tensors: indexed dimensions are replaced by the broadcast of the indices."""
     x, indices = t.of(call.first), list(call["indices"])
@@ -172,6 +188,7 @@ def histogram(t: Tracer, call: Call) -> None:
 
 RULES = {
     "embedding": embedding,
+    "embedding_bag": embedding_bag,
     "index": index,
     "index_select": index_select,
     "gather": gather,

@@ -219,10 +219,10 @@ def resize_repeat(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
 
 def resize_arange(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
     """Write the end of an `arange` that counts the batch."""
-    (dim,) = t.of(call.node)
-    if dim.root().source is None or call.get("start") or (call.get("step") or 1) != 1:
+    (dim,), step = t.of(call.node), call.get("step") or 1
+    if dim.root().source is None or call.get("start") or call["end"] != step * dim.root().size:
         return {}
-    return {"end": size(dim)}
+    return {"end": size(dim) * step}
 
 
 _VIEWS = (

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from ...checks import WrongShapeError
 from ...family.imitation import View, features
 from ...family.statistics import keeping_modes
+from ...graph.prepare import seeded
 
 Pairs = tuple[tuple[str, str], ...]
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -83,8 +84,7 @@ def spread(net: nn.Module, count: int) -> tuple[str, ...]:
 @contextmanager
 def fixed_draws() -> Iterator[None]:
     """Draw from the same random numbers each time: what a distiller adds depends on the networks alone."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with seeded(0):
         yield
 
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from ...checks import CorruptFileError, PliantError, TrainingDivergedError, WrongShapeError
 from ...family.imitation import distillation_loss
 from ...files import write_tensors
+from ...graph.prepare import seeded
 from ...technique import Paper, Technique
 from ._features import is_map, width_of
 
@@ -158,8 +159,7 @@ class ModuleToModule(Technique):
         example = next(batches(0))[0]
         path = folder / f"module-{index}.safetensors" if folder else None
         start = _fingerprint(self, teachers, meta) if path else ""
-        with torch.random.fork_rng([]):
-            torch.manual_seed(self.seed * 1009 + index)
+        with seeded(self.seed * 1009 + index):
             if path and path.exists():
                 student = _hybrid(index, students, meta, example)
                 _load(path, student, start)

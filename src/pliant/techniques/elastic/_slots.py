@@ -17,7 +17,7 @@ from ...checks import PliantError, WrongShapeError, first_line
 from ...graph.analysis import Analysis
 from ...graph.clone import clone_tree
 from ...graph.module_form import Skip
-from ...graph.prepare import evaluating, on_fake_cpu_if_meta, run_aside
+from ...graph.prepare import evaluating, on_fake_cpu_if_meta, run_aside, seeded
 from ._writes import Copied, Watch, written_over
 
 IDENTITY = "identity"
@@ -172,8 +172,7 @@ def fresh(maker: Maker, original: nn.Module, seed: str, name: str) -> nn.Module:
                 f"give a function that makes one, {{{name!r}: lambda original: {type(maker).__name__}(...)}}"
             )
         return copy.deepcopy(maker).eval()
-    with torch.random.fork_rng([]):
-        torch.manual_seed(zlib.crc32(seed.encode()))
+    with seeded(zlib.crc32(seed.encode())):
         made = maker(copy.deepcopy(original))
     if not isinstance(made, nn.Module):
         raise WrongShapeError(

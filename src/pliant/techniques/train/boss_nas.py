@@ -46,6 +46,7 @@ from torch import Tensor, nn
 
 from ...checks import PliantError, WrongShapeError
 from ...family.statistics import keeping_modes
+from ...graph.prepare import seeded
 from ...space.config import Config
 from ...space.space import Space
 from ...technique import Paper, Recipe, Turn
@@ -215,8 +216,7 @@ class BossNas(Recipe):
                 f"this memory holds heads of {done} of {wanted} blocks; give Progress.memory of a run with BossNas "
                 "that reached its end, and had a step or more for each block"
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             pairs = [self._pair(x) for x in inputs]
         if not pairs:
             raise WrongShapeError("members are rated on batches of inputs; got none")

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import PliantError, WrongShapeError
+from ...graph.prepare import draw_from
 from ...graph.slicing import Pick
 from ...space.choice import Option
 from ...space.config import Config
@@ -197,7 +198,7 @@ def _gradients(family: Family, config: Config, batch: Any, loss: Any, seed: int)
 
     for parameter in family.parameters():
         parameter.grad = None
-    torch.manual_seed(seed)  # the same dropout for all options
+    draw_from(seed)  # the same dropout for all options
     value = loss(call(family.member(config), batch[0]), batch[1])
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise WrongShapeError(f"loss(outputs, targets) gives one number as a tensor; got {value!r:.80}")

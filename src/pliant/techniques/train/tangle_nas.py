@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...checks import PliantError, unknown
+from ...graph.prepare import seeded
 from ...space.config import Config
 from ...space.space import Space
 from ...technique import Paper, Recipe, Turn
@@ -148,8 +149,7 @@ def _sampled(logits: Tensor, sampler: str, temperature: float, draw: torch.Gener
     if sampler == "softmax" or len(logits) == 1:
         return F.softmax(logits, 0)
     if sampler == "dirichlet":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
+        with seeded(int(torch.randint(2**31, (), generator=draw))):
             return torch.distributions.Dirichlet(F.elu(logits) + 1, validate_args=False).rsample()
     noise = -torch.empty(len(logits)).exponential_(generator=draw).log()
     soft = F.softmax((F.log_softmax(logits, 0) + noise) / temperature, 0)
