@@ -40,11 +40,7 @@ class Encoder(nn.Module):
         _let_torchvision_load()
         from transformers import BertModel
 
-        # Without dropout: what is learnt are outputs, not labels, and noise on them teaches nothing.
-        still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        self.bert: Any = BertModel.from_pretrained(
-            folder(), add_pooling_layer=False, attn_implementation="sdpa", **still
-        )
+        self.bert: Any = BertModel.from_pretrained(folder(), add_pooling_layer=False, attn_implementation="sdpa")
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embed sentences."""

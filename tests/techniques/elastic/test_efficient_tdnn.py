@@ -120,8 +120,8 @@ def test_shrinking_by_kernels_depths_and_widths_trains_members_of_all_sizes() ->
             yield voices[who] + torch.randn(24, 20, 30, generator=draw), who
             start += 1
 
-    optimizer = torch.optim.AdamW(family.parameters(), lr=0.02)
-    train(family, batches, F.cross_entropy, steps=40, recipe=ProgressiveShrinking(), optimizer=optimizer,
+    optimizer = torch.optim.AdamW(family.parameters(), lr=0.002)
+    train(family, batches, F.cross_entropy, steps=80, recipe=ProgressiveShrinking(), optimizer=optimizer,
           schedule=plain)  # fmt: skip
     given = batches(10_000)
     rows = [next(given) for _ in range(8)]
