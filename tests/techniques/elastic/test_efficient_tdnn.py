@@ -110,8 +110,8 @@ def test_costs_by_formula_by_hooks_and_as_measured_are_one() -> None:
 @pytest.mark.slow
 def test_shrinking_by_kernels_depths_and_widths_trains_members_of_all_sizes() -> None:
     """Six speakers, each a direction of the input: every member learns to tell them apart."""
-    torch.manual_seed(1)
-    family, voices = tdnn(), 2 * torch.randn(6, 20, 1)
+    family = tdnn.__wrapped__()  # one of its own: it is changed
+    voices = 2 * torch.randn(6, 20, 1, generator=torch.Generator().manual_seed(1))
 
     def batches(start: int) -> Any:
         while True:
@@ -120,7 +120,7 @@ def test_shrinking_by_kernels_depths_and_widths_trains_members_of_all_sizes() ->
             yield voices[who] + torch.randn(24, 20, 30, generator=draw), who
             start += 1
 
-    optimizer = torch.optim.AdamW(family.parameters(), lr=0.002)
+    optimizer = torch.optim.AdamW(family.parameters(), lr=0.005)
     train(family, batches, F.cross_entropy, steps=80, recipe=ProgressiveShrinking(), optimizer=optimizer,
           schedule=plain)  # fmt: skip
     given = batches(10_000)
