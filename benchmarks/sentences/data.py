@@ -40,7 +40,14 @@ class Encoder(nn.Module):
         _let_torchvision_load()
         from transformers import BertModel
 
-        self.bert: Any = BertModel.from_pretrained(folder(), add_pooling_layer=False, attn_implementation="sdpa")
+        # Without dropout: a student that copies a teacher has labels without end, and nothing to overfit but sentences.
+        self.bert: Any = BertModel.from_pretrained(
+            folder(),
+            add_pooling_layer=False,
+            attn_implementation="sdpa",
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embed sentences."""

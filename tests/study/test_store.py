@@ -217,7 +217,7 @@ def test_objectives_that_measure_otherwise_are_of_another_study(tmp_path: Path) 
     with Store.open(path) as store:
         store.claim(Plan.make(Toy().space, timed()).record())
     with Store.open(path) as store:
-        store.claim(Plan.make(Toy().space, timed(reference=nn.Identity())).record())
+        store.claim(Plan.make(Toy().space, timed(reference=nn.Identity(), repeats=50)).record())
         with pytest.raises(PliantError, match=r"'threads': 1.*, yours .*'threads': 2"):
             store.claim(Plan.make(Toy().space, timed(threads=2)).record())
         with pytest.raises(PliantError, match=r"\[2, 3\].*, yours .*\[4, 3\]"):

@@ -62,7 +62,8 @@ class Objective(ABC):
         return found
 
 
-_TOLD = ("name", "direction", "unit")  # a study keeps them beside the settings
+# A study keeps the first three beside the settings; more repeats narrow the spread of a value, and move no median.
+_TOLD = ("name", "direction", "unit", "repeats")
 
 
 def counted(family: Any, what: str, objective: Objective) -> Count | None:

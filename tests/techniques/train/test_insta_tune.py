@@ -43,6 +43,12 @@ def test_the_whole_network_learns_from_the_runs_teacher() -> None:
     assert turn.calls[0][1] == {"teacher": "the teacher's", "share": 0.7, "temperature": 1.0}
 
 
+def test_without_a_share_of_the_whole_networks_all_members_learn_from_the_runs_teacher() -> None:
+    turn: Any = Notes(SPACE, taught="the teacher's")
+    InstaTune(members=2, share=0.0, lead=0.7).step(turn)
+    assert [how for _, how in turn.learnt] == [{"teacher": "the teacher's", "share": 0.7, "temperature": 1.0}] * 3
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

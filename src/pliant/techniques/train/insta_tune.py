@@ -31,8 +31,8 @@ class InstaTune(Recipe):
         members: how many random members learn beside the whole network.
         share: how much of their loss is distillation from the whole network, the rest being the labels' loss.
         temperature: softens the teachers' outputs.
-        lead: how much of the whole network's loss is distillation from the run's own teacher, where it has one; 1 with
-            the original network as teacher tunes without labels.
+        lead: how much of the whole network's loss, and where ``share`` is 0 of every member's, is distillation from the
+            run's own teacher, where it has one; 1 with the original network as teacher tunes without labels.
         together: one optimizer step for all that learn from a batch; else one after each.
     """
 
@@ -62,4 +62,7 @@ class InstaTune(Recipe):
         if turn.space.size == 1:
             return
         others = [turn.space.sample(turn.rng) for _ in range(self.members)]
-        learn_after(turn, others, self.together, teacher=teacher, share=self.share, temperature=self.temperature)
+        share = self.share
+        if share == 0.0:
+            teacher, share = turn.taught(), self.lead
+        learn_after(turn, others, self.together, teacher=teacher, share=share, temperature=self.temperature)
