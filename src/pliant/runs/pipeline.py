@@ -81,7 +81,7 @@ class _Plan:
 
     def asked(self) -> dict[str, Any]:
         return {
-            "task": self.task.name,
+            "task": self.task.place,
             "digest": self.task.digest,
             "steps": self.steps,
             "budget": self.budget,
