@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pliant.checks import CorruptFileError, PliantError, WrongShapeError
+from pliant.checks import CorruptFileError, NoEffectWarning, PliantError, WrongShapeError
 from pliant.family import Family
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.train.progressive_shrinking import ProgressiveShrinking
 from pliant.techniques.train.rotation import Rotation
 from pliant.techniques.train.sandwich import Sandwich
-from pliant.training import train
+from pliant.training import Compute, train
 from tests.training.toy import batch, batches, loss, mlp, same, state
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -79,6 +79,16 @@ def test_an_optimizer_that_runs_the_network_itself(family: Family) -> None:
         train(family, batches, loss, steps=1, optimizer=torch.optim.LBFGS(family.parameters()))
 
 
+def test_short_formats_are_for_weights_in_float32() -> None:
+    half = Family(nn.Linear(8, 3).to(torch.bfloat16), (torch.randn(4, 8).to(torch.bfloat16),), [])
+    with pytest.raises(PliantError, match=r"precision='float16'\) is for weights in float32, .* torch.bfloat16; make"):
+        train(half, batches, loss, steps=1, compute=Compute(precision="float16"))
+    double = Family(nn.Linear(8, 3).double(), (torch.randn(4, 8).double(),), [])
+    given = [(x.double(), y) for x, y in (batch(0), batch(1))]
+    with pytest.warns(NoEffectWarning, match="does nothing for weights in float64"):
+        train(double, given, loss, steps=2, compute=Compute(precision="bfloat16"))
+
+
 def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     last = train(mlp(), batches, loss, steps=numpy.int64(2), seed=numpy.int64(1), folder=tmp_path, save_every=1)
@@ -96,6 +106,22 @@ def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
 def test_a_loss_without_a_gradient(wrong: Any, text: str, family: Family) -> None:
     with pytest.raises(WrongShapeError, match=text):
         train(family, batches, wrong, steps=1)
+
+
+def test_no_gradients_where_they_are_switched_off(family: Family) -> None:
+    for off in (torch.no_grad, torch.inference_mode):
+        with off(), pytest.raises(WrongShapeError, match="gradients are switched off here"):
+            train(family, batches, loss, steps=1)
+
+
+class Detached(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
+def test_a_network_that_detaches_its_outputs() -> None:
+    with pytest.raises(WrongShapeError, match="its forward detaches them"):
+        train(Family(Detached(8, 3), (torch.randn(4, 8),), []), batches, loss, steps=1)
 
 
 class Half(nn.Module):

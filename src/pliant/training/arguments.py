@@ -81,7 +81,10 @@ def checked_recipe(recipe: Any) -> Recipe:
     """Return the recipe, the catalogue's default if None; raises :class:`~pliant.checks.PliantError`."""
     found = recipe or catalog.default("train")
     if not isinstance(found, Recipe):
-        raise PliantError(f"recipe is a training technique such as pliant.catalog.default('train'); got {recipe!r}")
+        hint = f": write {recipe.__name__}()" if isinstance(recipe, type) else ""
+        raise PliantError(
+            f"recipe is a training technique such as pliant.catalog.default('train'); got {recipe!r:.200}{hint}"
+        )
     return found
 
 

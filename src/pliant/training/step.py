@@ -102,7 +102,7 @@ class TrainingStep:
                     )
                 value = self._finite(loss, config)
                 factor = weight / len(self.parts)
-                if self._learns(loss, view.outputs):
+                if self._learns(loss, view.outputs, net):
                     self.course.backward(loss * factor if factor != 1.0 else loss)
                 total += value / len(self.parts)
                 views.append(view.detached())
@@ -110,10 +110,15 @@ class TrainingStep:
         self.learnt.append(config)
         return Seen(tuple(views))
 
-    def _learns(self, loss: Tensor, outputs: Any) -> bool:
+    def _learns(self, loss: Tensor, outputs: Any, net: nn.Module) -> bool:
         """Return whether there is a gradient: a small member may hold none but frozen weights."""
         if loss.requires_grad:
             return True
+        if not torch.is_grad_enabled():
+            raise WrongShapeError(
+                "gradients are switched off here, so nothing can be learnt: train outside of torch.no_grad() and "
+                "torch.inference_mode()"
+            )
         if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(outputs)):
             raise WrongShapeError(
                 "the loss has no gradient, so nothing can be learnt: compute it from the outputs by operations that "
@@ -123,6 +128,11 @@ class TrainingStep:
             raise WrongShapeError(
                 "all weights of the family are frozen, so nothing can be learnt: "
                 "call requires_grad_() on what shall learn"
+            )
+        if any(parameter.requires_grad for parameter in net.parameters()):
+            raise WrongShapeError(
+                "the outputs of a member whose weights can learn have no gradient, so nothing can be learnt: its "
+                "forward detaches them, or runs under torch.no_grad()"
             )
         return False
 
