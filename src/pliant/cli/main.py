@@ -90,7 +90,7 @@ def run(
         steps=steps,
         budget=budget,
         seed=seed,
-        choices=(choices,) if choices else None,
+        choices=None if choices is None else (choices,),
         constraints=tuple(constraint or ()),
         recipe=recipe,
         lr=lr,
