@@ -45,11 +45,11 @@ def check_rates(clip: Any, warmup: Any, schedule: Any) -> None:
     Raises:
         WrongShapeError: ``clip`` is not above 0, ``warmup`` not a number from 0 on, or ``schedule`` no function.
     """
-    if clip is not None and not (isinstance(clip, Real) and clip > 0):
+    if clip is not None and not (isinstance(clip, Real) and float(clip) > 0):
         raise WrongShapeError(
             f"clip is the largest norm of the gradients, above 0, or None for no clipping; got {clip!r}"
         )
-    if warmup is not None and not (isinstance(warmup, Real) and 0 <= warmup < math.inf):
+    if warmup is not None and not (isinstance(warmup, Real) and 0 <= float(warmup) < math.inf):
         raise WrongShapeError(f"warmup is the share of the steps in which the rate rises, 0 or more; got {warmup!r}")
     if schedule is not None and not callable(schedule):
         raise WrongShapeError(

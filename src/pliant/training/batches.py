@@ -67,7 +67,7 @@ def _iterable(found: Any, what: str) -> Iterable[Any]:
             f"{what} is to be an iterable of pairs (inputs, targets); got {type(found).__name__}"
             + (" (is a yield or a return missing?)" if found is None else "")
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _collected(iterator: Iterator[Any], family: Family, count: int = 16) -> Iterator[Any]:
