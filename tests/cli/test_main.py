@@ -57,6 +57,8 @@ def test_new_task_writes_a_file_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert path.is_file()
     assert f"pliant run {path} --out runs/mine --quick" in result.output
+    spaced = runner.invoke(app, ["new-task", str(tmp_path / "my own.py")])
+    assert f"pliant run '{tmp_path}/my own.py' --out 'runs/my own' --quick" in spaced.output
     again = runner.invoke(app, ["new-task", str(path)])
     assert again.exit_code == 2
     assert "exists already" in again.stderr

@@ -272,3 +272,12 @@ def test_load_lines_name_the_file_of_a_class_that_is_not_imported_by_its_name(tm
     finally:
         del sys.modules[spec.name]
     assert "# Net of my net.py, built with the shapes in the card" in made.load_lines
+
+
+def test_weights_of_a_network_with_a_captured_part_are_written_without_a_word(tmp_path: Path) -> None:
+    """Such a part holds torch's tree structures, and torch warns of its own class where they are copied."""
+    net = Mlp()
+    net.structure = torch.utils._pytree.tree_structure(0)  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export(net, tmp_path / "net.safetensors", (torch.randn(3, 8),), check=False, time=False)

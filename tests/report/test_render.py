@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -137,6 +139,31 @@ def test_little_data_makes_a_page_too() -> None:
     bare = dataclasses.replace(data.members[0], kept=(), proof=Proof(), config={})
     page = parse(render(type(data)(task="mine.py", error="error", members=(bare,))))
     assert "No member was worth recommending" in page.text
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js to run the page's script")
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([262399950000, 262400000000, 262400050000], ["2.6239995e11", "2.624e11", "2.6240005e11"]),
+        ([5e-7, 1e-6, 1.5e-6], ["5e-7", "1e-6", "1.5e-6"]),
+        ([0, 2.5, 5], ["0", "2.5", "5"]),
+        ([-97.5, -95], ["-97.5", "-95"]),
+        ([12345.5, 12346], ["12345.5", "12346"]),
+    ],
+)
+def test_labels_of_an_axis_differ_and_are_short(values: list[float], words: list[str]) -> None:
+    script = (Path(render.__code__.co_filename).parent / "chart.js").read_text()
+    number = script[script.index("function number(") : script.index("function ticks(")]
+    step = values[1] - values[0]
+    code = f"{number}; console.log(JSON.stringify({values}.map((v) => number(v, '', {step}))))"
+    found = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == words
+
+
+def test_one_member_is_one() -> None:
+    data = sample()
+    assert "1 member of the" in " ".join(parse(render(changed(data, points=(), members=data.members[:1]))).text.split())
 
 
 def test_it_is_written_whole(tmp_path: Path) -> None:

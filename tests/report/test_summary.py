@@ -39,6 +39,16 @@ def test_beyond_the_tolerance_the_most_accurate_is_named() -> None:
     assert found.sentence == "A member 1.2× smaller in MACs at +5.00 points of error"  # nothing was timed
 
 
+def test_what_looks_the_same_beside_each_other_is_called_so() -> None:
+    """The difference of two large numbers, to its own digits, would say more than they do."""
+    rows = [row("full", "reference", 0, 100), row("a", "recommended", 0, 50)]
+    for value, member in zip((2.37e11, 2.37e11 - 16384), rows, strict=True):
+        member.measurements["error"] = Measurement(value, "")  # type: ignore[index]
+    found = headline(ReportData("t", "error", tuple(rows)))
+    assert found.sentence == "A member 2.0× smaller in MACs at the same error"
+    assert found.figures[0][0] == "±0"
+
+
 def test_without_a_recommended_member() -> None:
     data = ReportData("t", "error", (row("full", "reference", 2, 100), row("a", "dropped", 9, 50)))
     assert headline(data).member is None

@@ -52,6 +52,18 @@ def test_another_runs_folder_is_refused(tmp_path: Path, change: dict[str, Any], 
     assert (tmp_path / "run.json").read_text() == before
 
 
+def test_a_task_is_the_same_wherever_it_is_named_from(tmp_path: Path) -> None:
+    asked = {**ASKED, "task": "/old/mine.py", "digest": "a"}
+    with RunFolder.claim(tmp_path, asked).timed("dry run"):
+        pass
+    moved = RunFolder.claim(tmp_path, {**asked, "task": "/new/mine.py"})
+    assert moved.record["asked"]["task"] == "/new/mine.py"
+    with pytest.raises(PliantError, match="another run: task was '/new/mine.py', is now '/x.py'. Give"):
+        RunFolder.claim(tmp_path, {**asked, "task": "/x.py", "digest": "b"})
+    with pytest.raises(PliantError, match="another run: the task's file has changed since. Give"):
+        RunFolder.claim(tmp_path, {**asked, "task": "/new/mine.py", "digest": "b"})
+
+
 def test_a_run_that_made_nothing_does_not_hold_the_folder(tmp_path: Path) -> None:
     RunFolder.claim(tmp_path, ASKED)  # its dry run found a mistake in the arguments
     folder = RunFolder.claim(tmp_path, {**ASKED, "seed": 1})

@@ -197,8 +197,11 @@ def test_a_task_that_changed_is_refused(tmp_path: Path, finished: Path) -> None:
     task.write_text(TASK.read_text() + "\n# another line\n")
     with pytest.raises(PliantError, match="has changed since the run"):
         runs.extract(out, "m1")
-    with pytest.raises(PliantError, match="holds another run: digest was"):
+    with pytest.raises(PliantError, match="holds another run: the task's file has changed since"):
         runs.run(str(task), out, **TINY)
+    task.unlink()
+    with pytest.raises(PliantError, match=r"was .*mine\.py, and there is no such file any more.*with its new path"):
+        runs.extract(out, "m1")
 
 
 @pytest.mark.slow

@@ -25,7 +25,11 @@ def test_a_list_and_one_text_mean_the_same() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        ("widht", UnknownNameError, "did you mean 'width'"),
+        (
+            "widht",
+            UnknownNameError,
+            r"of kind 'elastic' named 'widht'; did you mean 'width'. .known: depth, kernel_size",
+        ),
         ("width(ratio=(1.0,))", UnknownNameError, "did you mean 'ratios'"),
         ("width(ratios=print(1))", PliantError, "plain Python value"),
         ("width(", PliantError, "give names"),

@@ -10,7 +10,7 @@ import torch
 
 import pliant.tasks
 from pliant.checks import PliantError, UnknownNameError
-from pliant.tasks import BUILT_IN, TaskError, check, load_task
+from pliant.tasks import BUILT_IN, TaskError, check, load_task, new_task
 
 GOOD = """
 import torch
@@ -215,3 +215,12 @@ def test_batches_of_a_finite_iterable_start_where_asked(tmp_path: Path) -> None:
     task = load_task(write(tmp_path, text))
     ks = [float(inputs[0, 0]) for inputs, _ in itertools.islice(task.batches(0, start=3), 2)]
     assert ks == [3.0, 4.0]
+
+
+def test_a_file_is_named_by_its_whole_path_wherever_it_is_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_task(tmp_path / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    assert load_task("./mine.py").place == load_task(tmp_path / "mine.py").place == str(tmp_path.resolve() / "mine.py")
+    assert load_task("digits:convnet").place == "digits:convnet"

@@ -30,6 +30,11 @@ def test_the_template_runs_as_it_is(tmp_path: Path) -> None:
     assert torch.equal(later, next(itertools.islice(task.batches(7), 3, None))[1])
 
 
+def test_its_commands_can_be_pasted_whatever_the_name(tmp_path: Path) -> None:
+    path = new_task(tmp_path / "mein erstes")
+    assert "pliant analyze 'mein erstes.py'" in path.read_text()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("precious")

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import warnings
@@ -133,6 +134,7 @@ def errors(folder: Path, rank: int) -> None:
 
     def full(progress: Progress) -> None:
         if rank == 0 and progress.step == 1:
+            shutil.rmtree(folder / "file")
             (folder / "file").write_text("in the way")
 
     runs: dict[str, dict[str, Any]] = {

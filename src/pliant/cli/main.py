@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +90,7 @@ def run(
         steps=steps,
         budget=budget,
         seed=seed,
-        choices=(choices,) if choices else None,
+        choices=None if choices is None else (choices,),
         constraints=tuple(constraint or ()),
         recipe=recipe,
         lr=lr,
@@ -221,4 +222,5 @@ def new_task(file: Annotated[Path, typer.Argument(metavar="FILE", help="the Pyth
     from ..tasks import new_task as write
 
     path = write(file)
-    typer.echo(f"wrote {path}\n\n  pliant analyze {path}\n  pliant run {path} --out runs/{path.stem} --quick")
+    task, out = shlex.quote(str(path)), shlex.quote(f"runs/{path.stem}")
+    typer.echo(f"wrote {path}\n\n  pliant analyze {task}\n  pliant run {task} --out {out} --quick")

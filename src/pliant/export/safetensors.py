@@ -14,7 +14,7 @@ from torch import nn
 
 from ..checks import PliantError, VerificationError
 from ..measure import machine
-from ..measure.capture import plain
+from ..measure.capture import plain, quiet
 from ..measure.inference import evaluating, tensors_of
 from ..measure.weights import distinct_state
 from .artefact import Draft
@@ -53,7 +53,8 @@ def write(net: nn.Module, temporary: Path, path: Path, args: Any, kwargs: Any, *
     tensors, tied = distinct_state(net)
     stored = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     save_file(stored, temporary, metadata=tied or None)
-    loaded = copy.deepcopy(net)
+    with quiet():  # torch warns of its own classes, which a part that is a graph holds
+        loaded = copy.deepcopy(net)
     with torch.no_grad():
         for value in loaded.state_dict().values():  # so that what the file does not restore shows in the comparison
             if value.is_floating_point():

@@ -15,11 +15,15 @@
     return node;
   }
 
-  function number(value, unit) {
+  function number(value, unit, step) { // to as many digits as neighbours a step apart need to differ
     const scaled = ["MACs", "parameters", "bytes"].includes(unit);
-    const size = Math.abs(value);
+    const size = Math.abs(value), many = step && size ? Math.max(4, Math.ceil(Math.log10(size / step)) + 1) : 4;
+    if (!scaled && size && (size >= 1e6 || size < 1e-4)) {
+      const power = Math.floor(Math.log10(size));
+      return `${+(value / 10 ** power).toPrecision(many)}e${power}`;
+    }
     const [scale, prefix] = !scaled ? [1, ""] : size >= 1e9 ? [1e9, " G"] : size >= 1e6 ? [1e6, " M"] : size >= 1e3 ? [1e3, " k"] : [1, ""];
-    const text = String(+(value / scale).toPrecision(4));
+    const text = String(+(value / scale).toPrecision(many));
     return text + prefix + (unit === "bytes" ? (prefix ? "B" : " B") : "");
   }
 
@@ -42,7 +46,8 @@
   function range(values, log) {
     const low = Math.min(...values), high = Math.max(...values);
     if (log) return [low / (high / low) ** 0.06 / 1.02, high * (high / low) ** 0.06 * 1.02];
-    const pad = (high - low) * 0.07 || Math.abs(high) * 0.1 || 1;
+    const size = Math.max(Math.abs(low), Math.abs(high)), least = size * 1e-3; // what is closer shall look alike
+    const pad = high === low ? size * 0.1 || 1 : Math.max((high - low) * 0.07, (least - (high - low)) / 2);
     return [low >= 0 ? Math.max(0, low - pad) : low - pad, high + pad];
   }
 
@@ -93,10 +98,13 @@
       .sort((a, b) => ORDER.indexOf(a.role) - ORDER.indexOf(b.role));
     const width = Math.max(280, canvas.clientWidth), narrow = width < 560;
     const height = narrow ? 320 : Math.min(460, Math.round(width * 0.42));
-    const box = { left: narrow ? 42 : 54, right: 14, top: 26, bottom: 46 };
     const xs = items.map((i) => i.values[cost.name]), ys = items.map((i) => i.values[error.name]);
     const log = state.log && Math.min(...xs) > 0;
     const [x0, x1] = range(xs, log), [y0, y1] = range(ys, false);
+    const rows = ticks(y0, y1, narrow ? 5 : 6), columns = log ? logTicks(x0, x1) : ticks(x0, x1, narrow ? 4 : 8);
+    const words = rows.map((v) => number(v, "", rows[1] - rows[0]));
+    const widest = Math.max(...words.map((word) => word.length)) * 7 + 12;
+    const box = { left: Math.max(narrow ? 42 : 54, widest), right: 14, top: 26, bottom: 46 };
     const place = log ? Math.log : (v) => v;
     const X = (v) => box.left + ((place(v) - place(x0)) / (place(x1) - place(x0))) * (width - box.left - box.right);
     const Y = (v) => height - box.bottom - ((v - y0) / (y1 - y0)) * (height - box.top - box.bottom);
@@ -104,12 +112,12 @@
     canvas.textContent = "";
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
       "aria-label": `${error.label} against ${cost.label} of ${items.length} members` }, canvas);
-    for (const v of ticks(y0, y1, narrow ? 5 : 6)) {
+    rows.forEach((v, k) => {
       make("line", { x1: box.left, x2: width - box.right, y1: Y(v), y2: Y(v), class: "grid" }, svg);
-      make("text", { x: box.left - 8, y: Y(v) + 4, "text-anchor": "end" }, svg, number(v, ""));
-    }
-    for (const v of log ? logTicks(x0, x1) : ticks(x0, x1, narrow ? 4 : 8))
-      make("text", { x: X(v), y: height - box.bottom + 20, "text-anchor": "middle" }, svg, number(v, cost.unit));
+      make("text", { x: box.left - 8, y: Y(v) + 4, "text-anchor": "end" }, svg, words[k]);
+    });
+    for (const v of columns)
+      make("text", { x: X(v), y: height - box.bottom + 20, "text-anchor": "middle" }, svg, number(v, cost.unit, log ? 0 : columns[1] - columns[0]));
     make("line", { x1: box.left, x2: width - box.right, y1: height - box.bottom, y2: height - box.bottom, class: "grid axis" }, svg);
     const unit = (axis) => (["%", "ms"].includes(axis.unit) ? ` (${axis.unit})` : "");
     make("text", { x: box.left, y: 12 }, svg, error.label + unit(error));

@@ -88,6 +88,8 @@ def circumstances(measurement: Measurement) -> list[str]:
 def change(new: Measurement, old: Measurement) -> str:
     """Return how much more or less of the error ``new`` has, with a sign: ``+0.40 points`` for percentages."""
     difference = new.value - old.value
+    if measured(new) == measured(old):  # to the digits that stand beside it
+        difference = 0.0
     sign = "+" if difference > 0 else "\u2212" if difference < 0 else "±"
     if new.unit == "%":
         return f"{sign}{abs(difference):.2f} points"

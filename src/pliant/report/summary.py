@@ -62,6 +62,8 @@ def _sentence(member: MemberRow, data: ReportData) -> str:
         gain = f"{digits(fewer, 2)}× smaller in MACs"
     else:
         gain = "kept"
+    if measured(new) == measured(old):
+        return f"A member {gain} at the same {label(data.error).lower()}"
     return f"A member {gain} at {told(change(new, old), data.error, ' of ')}"
 
 

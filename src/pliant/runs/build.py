@@ -75,6 +75,6 @@ def timing_args(task: Task, seed: int) -> tuple[Any, ...]:
     if isinstance(inputs, dict):
         raise PliantError(
             f"task {task.name!r} gives its inputs as a dict; a run exports and times positional arguments: "
-            "yield ((x, y, …), targets) instead"
+            "yield ((x, y, …), targets) instead, and (({…},), targets) for a network whose one argument is a dict"
         )
     return (inputs,)

@@ -67,8 +67,11 @@ class RunFolder:
             found = cls.open(path)
             old, new = found.record["asked"], json.loads(json.dumps(dict(asked)))
             changed = [key for key in new if key not in free and old.get(key) != new[key]]
+            if "digest" not in changed and "digest" in new:  # the same task, moved or named from another folder
+                changed = [key for key in changed if key != "task"]
             if changed and found.record["stages"]:  # a run that ended before it made anything may be begun anew
-                what = "; ".join(f"{key} was {old.get(key)!r}, is now {new[key]!r}" for key in changed)
+                told = [key for key in changed if key != "digest" or "task" not in changed]
+                what = "; ".join(_changed(key, old.get(key), new[key]) for key in told)
                 raise PliantError(
                     f"{path} holds another run: {what}. Give the same arguments to go on with it, or another --out"
                 )
@@ -104,6 +107,10 @@ class RunFolder:
         if finish:
             self.record["stages"][stage] = _now()
             self.write()
+
+
+def _changed(key: str, old: Any, new: Any) -> str:
+    return "the task's file has changed since" if key == "digest" else f"{key} was {old!r}, is now {new!r}"
 
 
 def _left_by_a_kill(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from ..report import ReportData
 from ..space.config import Config
 from ..study import Study
 from ..tasks import Task, load_task
+from ..tasks.guard import TaskMissingError
 from .build import calibrate, timing_args
 from .folder import RunFolder
 
@@ -36,7 +38,7 @@ def family_of(run: Path) -> tuple[Family, Task, int]:
     if not folder.done("training"):
         raise PliantError(f"the run in {run} is not trained yet: run the same `pliant run` again, it goes on")
     asked = folder.record["asked"]
-    task = load_task(asked["task"])
+    task = _task_of(run, str(asked["task"]))
     if task.digest != asked["digest"]:
         raise PliantError(
             f"the task {task.name!r} has changed since the run in {run}; "
@@ -46,6 +48,16 @@ def family_of(run: Path) -> tuple[Family, Task, int]:
         family = Family.load(run / "family", task.model())
     calibrate(family, task, int(asked["seed"]))
     return family, task, int(asked["seed"])
+
+
+def _task_of(run: Path, place: str) -> Task:
+    try:
+        return load_task(place)
+    except TaskMissingError as error:
+        raise TaskMissingError(
+            f"the task of the run in {run} was {place}, and there is no such file any more: put it back, or, if it has "
+            f"moved, say so by the same `pliant run` with its new path and --out {shlex.quote(str(run))}"
+        ) from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..checks import PliantError
 from ..family.family import Family
 from ..measure import Metric, machine
 from ..measure.timing import torch_threads
@@ -81,7 +82,7 @@ class _Plan:
 
     def asked(self) -> dict[str, Any]:
         return {
-            "task": self.task.name,
+            "task": self.task.place,
             "digest": self.task.digest,
             "steps": self.steps,
             "budget": self.budget,
@@ -134,7 +135,11 @@ def run(
     """
     loaded = load_task(task)
     settings = settings_of(loaded, quick, {"steps": steps, "budget": budget, "recipe": recipe, "lr": lr})
-    chosen = tuple(part for text in choices for part in split(text)) if choices else default_choices()
+    chosen = default_choices() if choices is None else tuple(part for text in choices for part in split(text))
+    if not chosen:
+        raise PliantError(
+            "no choices are asked for: name some, such as 'width,depth', or none at all for the usual ones"
+        )
     plan = _Plan(loaded, settings, chosen, tuple(constraints), seed, threads, quick)
     return _Run(plan, RunFolder.claim(Path(out), plan.asked()), events or Silence()).go()
 

@@ -84,9 +84,11 @@ def _technique(spec: str, wanted: Any, lacking: str) -> Any:
     if not isinstance(call.func, ast.Name) or call.args or any(word.arg is None for word in call.keywords):
         raise PliantError(f"cannot read the choice {spec!r}: give a name, and fields by name, {_EXAMPLE}")
     name = call.func.id
+    right = {Searcher: "search", Recipe: "train", Elastic: "elastic"}.get(wanted, "")
+    if right and not catalog.has(name):
+        raise unknown(f"technique of kind {right!r}", name, catalog.names(right))
     kind = catalog.load(name)
     if not issubclass(kind, wanted):
-        right = {Searcher: "search", Recipe: "train"}.get(wanted, "elastic")
         raise PliantError(
             f"{name!r} is a technique of kind {catalog.kind_of(name)!r}, which {lacking}; "
             f"choose from {', '.join(catalog.names(right))}"

@@ -14,6 +14,10 @@ class TaskError(PliantError):
     """A task's file or one of its functions is not what it should be."""
 
 
+class TaskMissingError(TaskError):
+    """There is no such file."""
+
+
 @contextmanager
 def guarded(source: Path, what: str) -> Iterator[None]:
     """Turn an exception raised within into a :class:`TaskError` that says where in ``source`` it came from.

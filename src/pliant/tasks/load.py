@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..checks import nearest, unknown
-from .guard import TaskError, guarded
+from .guard import TaskError, TaskMissingError, guarded
 from .task import SIGNATURES, Task
 
 BUILT_IN = ("charlm", "digits")
@@ -28,9 +28,11 @@ def load_task(text: str | Path) -> Task:
     Raises :class:`TaskError` or :class:`~pliant.checks.UnknownNameError` with what to do.
     """
     name, variant = _split(str(text))
+    place = name
     if _is_path(name):
         source = Path(name).expanduser()
         module = _read(source)
+        place = str(source.resolve())
     else:
         module = importlib.import_module(f"{__package__}.{_built_in(name)}")
         source = Path(str(module.__file__))
@@ -42,6 +44,7 @@ def load_task(text: str | Path) -> Task:
         source=source,
         variant=variant,
         settings=_settings(module, source, variant),
+        place=f"{place}:{variant}" if variant else place,
     )
 
 
@@ -71,7 +74,9 @@ def _read(source: Path) -> ModuleType:
         raise TaskError(f"{source} is a folder: give the Python file that holds the task")
     if not source.is_file():
         near = nearest(source.name, [path.name for path in source.parent.glob("*.py")])
-        raise TaskError(f"there is no task file {source}{near} (`pliant new-task {source}` writes one to start from)")
+        raise TaskMissingError(
+            f"there is no task file {source}{near} (`pliant new-task {source}` writes one to start from)"
+        )
     if source.suffix != ".py":
         raise TaskError(f"{source} is not a Python file: a task is a .py file with five functions")
     digest = hashlib.blake2b(str(source.resolve()).encode(), digest_size=4).hexdigest()

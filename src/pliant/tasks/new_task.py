@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from .guard import TaskError
@@ -25,7 +26,12 @@ def new_task(path: str | Path) -> Path:
         raise TaskError(f"{target} exists already and is left as it is: choose another name")
     if not target.parent.is_dir():
         raise TaskError(f"there is no folder {target.parent}: make it first, or choose another")
-    text = Path(__file__).with_name("template.py").read_text(encoding="utf-8").replace("THIS_FILE", target.name)
+    text = (
+        Path(__file__)
+        .with_name("template.py")
+        .read_text(encoding="utf-8")
+        .replace("THIS_FILE", shlex.quote(target.name))
+    )
     try:
         _write(target, text)
     except OSError as error:

@@ -39,6 +39,7 @@ class Task:
         variant: which of the file's ``VARIANTS``, or ``""``.
         settings: the file's ``SETTINGS`` (``steps``, ``batch``, ``lr``, ``weight_decay``, ``warmup``, ``budget`` …),
             already merged with those of the variant; ``settings["quick"]`` says what ``--quick`` changes.
+        place: what names the task from any working directory: the whole path of a file, or a built-in's name.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task:
     source: Path
     variant: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    place: str = ""
 
     @property
     def digest(self) -> str:

@@ -23,7 +23,9 @@ SETTINGS = {
     "steps": 2000,  # training steps of the whole family: in each of them one member learns from one batch
     "lr": 2e-3,
     "weight_decay": 0.05,
-    "warmup": 50,
+    "warmup": 50,  # of these steps: the rate rises
+    "unit": "%",  # of the error
+    "tolerance": 1.5,  # how much more error than the full network's the report's headline accepts
     "budget": 40,  # how many members the search measures
     "quick": {"steps": 500, "budget": 12},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..checks import WrongShapeError
 from ..family.family import Family
 from .checkpoint import random_states, set_random_states
 from .processes import rank_and_count
@@ -21,13 +23,17 @@ def batches_from(batches: Batches, start: int, seed: int, family: Family) -> Ite
 
     Where normalisation has running statistics, the first ones are kept for estimating those of members.
     """
-    if callable(batches) and family.uncalibrated:
-        family.calibrate_with(batches(0))
+    if callable(batches):
+        _check_function(batches)
+        if family.uncalibrated:
+            family.calibrate_with(_iterator(batches(0)))
+    else:
+        _iterable(batches, "batches")
     states = random_states()
     torch.manual_seed(seed)
     random.seed(seed)
     if callable(batches):
-        iterator = iter(batches(start))
+        iterator = _iterator(batches(start))
     else:
         iterator = iter(batches)
         if family.uncalibrated:
@@ -37,6 +43,31 @@ def batches_from(batches: Batches, start: int, seed: int, family: Family) -> Ite
     if start:
         set_random_states(states)
     return iterator
+
+
+def _check_function(batches: Callable[[int], Any]) -> None:
+    try:
+        inspect.signature(batches).bind(0)
+    except ValueError:  # one that does not say what it takes
+        return
+    except TypeError as error:
+        raise WrongShapeError(
+            f"a function of batches is called with the number of the first one to give, {batches!r:.60} cannot be "
+            f"({error}): write def batches(start=0), or give an iterable of batches"
+        ) from error
+
+
+def _iterator(found: Any) -> Iterator[Any]:
+    return iter(_iterable(found, "what the function of batches returned"))
+
+
+def _iterable(found: Any, what: str) -> Iterable[Any]:
+    if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
+        raise WrongShapeError(
+            f"{what} is to be an iterable of pairs (inputs, targets); got {type(found).__name__}"
+            + (" (is a yield or a return missing?)" if found is None else "")
+        )
+    return found
 
 
 def _collected(iterator: Iterator[Any], family: Family, count: int = 16) -> Iterator[Any]:

@@ -8,6 +8,7 @@ since the last one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..checks import CorruptFileError, PliantError, first_line
-from ..files import write_tensors
+from ..files import replacing, write_tensors
 
 _NAME = "checkpoint-{:08d}.safetensors"
+_OLDER = "remove this file to go on from the one before it"
+_OURS = re.compile(r"checkpoint-(\d{8,})\.safetensors")
 
 
 def save_checkpoint(
@@ -56,13 +59,13 @@ def save_checkpoint(
     shape = _split(held or {}, "held", tensors)
     header = {
         "step": step,
-        "optimizer": {"plain": plain, "param_groups": state["param_groups"]},
+        "optimizer": {"plain": plain, "param_groups": [_plain(group) for group in state["param_groups"]]},
         "held": shape,
         **extra,
     }
     path = folder / _NAME.format(step)
     write_tensors(path, tensors, {"pliant": json.dumps(header)})
-    for old in sorted(folder.glob(_NAME.replace("{:08d}", "*")))[:-2]:
+    for old in _checkpoints(folder)[:-2]:
         old.unlink(missing_ok=True)
     for left in folder.glob(".checkpoint-*.tmp*"):  # of a process that was killed while writing
         left.unlink(missing_ok=True)
@@ -84,24 +87,57 @@ def set_random_states(states: Mapping[str, Tensor]) -> None:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint of a folder, or None."""
-    found = sorted(folder.glob(_NAME.replace("{:08d}", "*"))) if folder.is_dir() else []
+    found = _checkpoints(folder) if folder.is_dir() else []
     return found[-1] if found else None
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return a folder's checkpoints, the oldest first; files that only begin like them are somebody else's."""
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _OURS.fullmatch(path.name))}
+    return [found[step] for step in sorted(found)]
+
+
+def writable(folder: Path) -> Path:
+    """Make a folder, see that a file can be written in it, and return it.
+
+    Raises:
+        PliantError: it is a file, or cannot be written.
+    """
+    if folder.is_file():
+        raise PliantError(f"{folder} is a file; give a folder for checkpoints")
+    with replacing(folder / ".checkpoint-0.tmp") as trial:
+        trial.touch()
+    (folder / ".checkpoint-0.tmp").unlink()
+    return folder
+
+
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, expected: Mapping[str, Any] | None = None
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    expected: Mapping[str, Any] | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """Put a checkpoint's state back and return its header (``step`` and what was given as ``extra``).
 
+    The optimizer keeps its own learning rate where a schedule sets it step by step, and its weight decay: they may be
+    others than before.
+
     Raises:
         CorruptFileError: the file is not whole or not of this model.
-        PliantError: its header says otherwise than ``expected``; then nothing was put back.
+        PliantError: its header says otherwise than ``expected``, or it stands after more than ``steps``; then nothing
+            was put back.
     """
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["pliant"])
             _compare(path.parent, header, expected or {})
             header["step"] = int(header["step"])
+            if steps is not None and header["step"] > steps:
+                raise PliantError(
+                    f"{path.parent} holds a run that is {header['step']} steps far, and {steps} are asked for; ask for "
+                    "as many or more, or use another folder"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
         state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in header["optimizer"]["plain"].items()}
@@ -109,16 +145,53 @@ def load_checkpoint(
             if name.startswith("optimizer/"):
                 _, index, key = name.split("/", 2)
                 state.setdefault(int(index), {})[key] = tensor
+        groups = _with_rates(header["optimizer"]["param_groups"], optimizer.param_groups)
+        _compare_weights(path, weights, model)
         model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["param_groups"]})
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
         header["held"] = _joined(header.get("held", {}), tensors)
         set_random_states({name[7:]: t for name, t in tensors.items() if name.startswith("random/")})
+    except CorruptFileError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise CorruptFileError(
-            f"the checkpoint {path} cannot be read ({first_line(error)}); remove this file to go on from the "
-            "one before it, or the folder to start anew"
+            f"the checkpoint {path} cannot be read ({first_line(error)}); {_OLDER}, or the folder to start anew"
         ) from error
     return dict(header)
+
+
+def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's group of parameters with numbers in place of tensors."""
+    return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in group.items()}
+
+
+def _with_rates(stored: list[dict[str, Any]], own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return stored groups of parameters with the rates that the caller's own begin at."""
+    if len(stored) != len(own):
+        raise ValueError(f"it holds {len(stored)} groups of parameters of an optimizer, and this one has {len(own)}")
+    merged = []
+    for old, new in zip(stored, own, strict=True):
+        rates = {"weight_decay": new["weight_decay"]} if "weight_decay" in new else {}
+        if "initial_lr" in old:
+            rates["initial_lr"] = new.get("initial_lr", new["lr"])
+        merged.append({**old, **rates})
+    return merged
+
+
+def _compare_weights(path: Path, stored: Mapping[str, Tensor], model: nn.Module) -> None:
+    own = {name: tuple(t.shape) for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+    given = {name: tuple(t.shape) for name, t in stored.items()}
+    for name in dict.fromkeys([*own, *given]):
+        if own.get(name) != given.get(name):
+            raise CorruptFileError(
+                f"the checkpoint {path} is not of this network: {name} is {_shape(given.get(name))} in it and "
+                f"{_shape(own.get(name))} in the network; use another folder for another network, or, "
+                f"if it is the same, {_OLDER}"
+            )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {shape}"
 
 
 def save_held(path: Path, held: Mapping[str, Any]) -> Path:
@@ -174,8 +247,9 @@ def _joined(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
 
 def _compare(folder: Path, header: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     for name, value in expected.items():
-        if header.get(name) != value:
+        if name in header and header[name] != value:
+            told = f"{name} {header[name]}, this run has {name} {value}" if name != "space" else "other choices"
+            same = "choices" if name == "space" else name
             raise PliantError(
-                f"{folder} holds the checkpoints of a run with {name} {header.get(name)}, this run has {name} {value}; "
-                f"use the same {name} or another folder"
+                f"{folder} holds the checkpoints of a run with {told}; use the same {same} or another folder"
             )

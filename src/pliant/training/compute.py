@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from ..checks import PliantError, WrongShapeError, unknown
+from ..checks import NoEffectWarning, PliantError, WrongShapeError, unknown
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,32 @@ class Compute:
             raise unknown("precision", str(self.precision), self.FORMATS)
         if not isinstance(self.accumulate, int) or self.accumulate < 1:
             raise WrongShapeError(f"accumulate is a whole number of batches, 1 or more; got {self.accumulate!r}")
+
+    def check_weights(self, formats: Iterable[torch.dtype]) -> None:
+        """See that weights of these formats can be trained like this.
+
+        Warns (:class:`~pliant.checks.NoEffectWarning`) where they are of a format that matrix products keep.
+
+        Raises:
+            PliantError: the weights themselves are in another short format.
+        """
+        kinds = {kind for kind in formats if kind.is_floating_point}
+        if self.precision == "float32" or not kinds:
+            return
+        short = {torch.float16, torch.bfloat16} & kinds
+        if short - {self.FORMATS[self.precision]} or (short and self.precision == "float16"):
+            raise PliantError(
+                f"Compute(precision={self.precision!r}) is for weights in float32, and some are in "
+                f"{', '.join(sorted(map(str, short)))}; make the family of model.float(), matrix products run in "
+                f"{self.precision} all the same"
+            )
+        if kinds == {torch.float64}:
+            warnings.warn(
+                f"Compute(precision={self.precision!r}) does nothing for weights in float64; make the family of "
+                "model.float()",
+                NoEffectWarning,
+                stacklevel=4,
+            )
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context in which forward passes and losses run on ``device``."""

@@ -19,7 +19,7 @@ from ..family.family import Family
 from ..family.imitation import Imitation, View, features
 from ..family.statistics import call, keeping_modes
 from ..space.config import Config
-from ..technique import Distiller
+from ..technique import Distiller, Recipe
 from .compute import Compute
 from .processes import Processes
 from .recompute import block_paths, recomputed
@@ -75,6 +75,7 @@ class Course:
         self._networks: dict[str, nn.Module] = {}
         self._shares: Callable[[Config], float] | None = None
         self.processes = Processes()
+        self.compute.check_weights(p.dtype for p in self.family.parameters())
         self._blocks = block_paths(self.family) if self.compute.checkpointing else ()
 
     @property
@@ -250,9 +251,10 @@ def imitating(course: Course, distiller: Distiller | None, optimizer: torch.opti
         yield
         return
     if not isinstance(distiller, Distiller):
+        hint = "; it is a recipe, for recipe=" if isinstance(distiller, Recipe) else ""
         raise PliantError(
             "a distiller is an instance of a technique that says how students imitate (a Distiller); got "
-            f"{distiller!r:.60}"
+            f"{distiller!r:.60}{hint}"
         )
     args, kwargs = course.family.example()
     student = course.family.model.eval()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import catalog
 from ..checks import PliantError, WrongShapeError, require
 from ..family.statistics import call
 from ..technique import Recipe
+from .arguments import checked_recipe
 from .checkpoint import load_held, save_held
 from .compute import Parts
 from .course import Course
@@ -99,7 +99,7 @@ class FamilyTrainer(Trainer):
     ) -> None:
         super().__init__(model=course.family.model, **settings)
         self.course, self._split = course, split or by_labels
-        self.recipe: Recipe = recipe or catalog.default("train")  # type: ignore[assignment]
+        self.recipe = checked_recipe(recipe)
         self.progress = Progress(0, course.steps)
         """Where the training stands, with every member's loss."""
         self._batches: list[Any] = []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .. import catalog
 from ..checks import PliantError, require
 from ..technique import Recipe
+from .arguments import checked_recipe
 from .compute import Parts
 from .course import Course
 from .optimizer import default_optimizer
@@ -59,7 +59,7 @@ class FamilyModule(LightningModule):
         self.automatic_optimization = False
         self.model = course.family.model  # Lightning moves it, and keeps its weights
         self.course = course
-        self.recipe: Recipe = recipe or catalog.default("train")  # type: ignore[assignment]
+        self.recipe = checked_recipe(recipe)
         self.progress = Progress(0, course.steps)
         """Where the training stands, with every member's loss."""
         self._make = optimizer or default_optimizer

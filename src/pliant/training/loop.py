@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from .. import catalog
-from ..checks import PliantError, WrongShapeError
+from ..checks import WrongShapeError
 from ..family.family import Family
 from ..family.statistics import keeping_modes
 from ..technique import Distiller, Recipe
+from .arguments import check_parts, checked_numbers, checked_optimizer, checked_recipe
 from .batches import Batches, batches_from
-from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, writable
 from .compute import Compute, grouped
 from .course import Course, Loss, imitating
 from .heap import set_aside
 from .noise import Noise
-from .optimizer import default_optimizer
+from .processes import without_addresses
 from .stepping import Progress, Stepping
 
 
@@ -33,7 +34,7 @@ def train(
     recipe: Recipe | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     clip: float | None = 1.0,
-    warmup: float = 0.05,
+    warmup: float | None = 0.05,
     schedule: Callable[[float], float] | None = None,
     teacher: nn.Module | None = None,
     distiller: Distiller | None = None,
@@ -54,14 +55,13 @@ def train(
         recipe: which members learn at each step; the catalogue's default if None.
         optimizer: AdamW with lr 1e-3 and weight decay 0.05 if None; the rate is warmed up, then follows the schedule.
         clip: the largest total norm of the gradients; None for no clipping.
-        warmup: the share of the steps in which the learning rate rises.
-        schedule: the factor of the learning rate after the warm-up, given the share of the steps done (0 to 1); the
-            recipe's own if None, a cosine for most.
-        teacher: a network that the largest member learns from, beside the labels; called on a batch's inputs in
-            evaluation mode, without gradients.
+        warmup: the share of the steps in which the learning rate rises; None leaves all rates to you.
+        schedule: the factor of the rate after that, by the share of the steps done (0 to 1); the recipe's own if None.
+        teacher: a network that the largest member learns from too; in evaluation mode, without gradients.
         distiller: how members imitate the teacher, or the largest member where there is none; by their outputs alone
             if None. What it trains beside the family is dropped afterwards.
-        folder: where checkpoints are kept; a run that finds some there goes on from the last.
+        folder: where checkpoints are kept; a run goes on from the last there, if seed, recipe, choices and the kind of
+            optimizer are the same; learning rate and weight decay are those given now.
         save_every: steps between checkpoints.
         seed: determines which members are drawn.
         compute: number formats, batches per step, memory for time, many processes.
@@ -72,26 +72,18 @@ def train(
 
     Raises:
         TrainingDivergedError: a loss or gradient became NaN or infinite; the last checkpoint is kept.
-        WrongShapeError: a batch is not a pair, or there are fewer batches than steps.
+        WrongShapeError: batches are no pairs or too few, the loss has no gradient, or a number is out of range.
         CorruptFileError: the newest checkpoint cannot be read.
-        PliantError: another process of the run stopped, or trains something else.
+        PliantError: the folder holds another run or is not writable, or another process stopped or trains otherwise.
     """
-    recipe = _checked(steps, recipe)
-    optimizer = optimizer or default_optimizer(family.parameters())
+    steps, save_every, seed = checked_numbers(steps, save_every, seed)
+    check_parts(family, loss, teacher, compute, (clip, warmup, schedule))
+    recipe, optimizer = checked_recipe(recipe), checked_optimizer(optimizer, family)
     course = Course(family, loss, steps, seed, teacher, compute=compute or Compute()).joined()
     stepping = Stepping(course, recipe, optimizer, clip, warmup, schedule or recipe.rate)
     run = _Run(stepping, Path(folder) if folder else None, save_every, on_step)
     with course.processes.together(), keeping_modes(family.model), imitating(course, distiller, optimizer):
         return run.go(batches)
-
-
-def _checked(steps: int, recipe: Recipe | None) -> Recipe:
-    if steps < 0:
-        raise WrongShapeError(f"steps is 0 or more; got {steps}")
-    found = recipe or catalog.default("train")
-    if not isinstance(found, Recipe):
-        raise PliantError(f"recipe is a training technique such as pliant.catalog.default('train'); got {recipe!r}")
-    return found
 
 
 @dataclass(frozen=True)
@@ -111,6 +103,8 @@ class _Run:
         noise = Noise(course.processes, course.seed)
         course.processes.agree(self._facts())
         start, taken = self._resume(noise)
+        if self.folder and course.processes.rank == 0 and start < steps:
+            writable(self.folder)  # before the first steps, and not after them
         self._prepare(start)
         state = Progress(start, steps)
         given = grouped(batches_from(batches, taken, course.seed, family), size)
@@ -125,7 +119,8 @@ class _Run:
         if state.step < steps:
             each = f" of {size} batches" if size > 1 else ""
             raise WrongShapeError(
-                f"the batches ended after {state.step} of {steps} steps{each}; give as many, or an endless iterator"
+                f"the batches ended after {state.step} of {steps} steps{each}; give as many, or an endless "
+                "iterator: a loop over the loader within `while True:`"
             )
         course.processes.share(family.model.buffers())
         return state
@@ -152,6 +147,17 @@ class _Run:
             "save_every": str(self.save_every if self.folder else None),
         }
 
+    def _kept(self) -> dict[str, Any]:
+        """Return what must be the same in a run that goes on; rates may be changed, as where one was too high."""
+        stepping, course = self.stepping, self.stepping.course
+        return {
+            "seed": course.seed,
+            "recipe": without_addresses(repr(stepping.recipe)),
+            "optimizer type": type(stepping.optimizer).__name__,
+            "distiller": None if course.imitation is None else type(course.imitation).__name__,
+            "space": course.family.space.digest,
+        }
+
     def _prepare(self, start: int) -> None:
         """Bring the weights of a new run in order; all processes begin with those of the first."""
         course = self.stepping.course
@@ -164,7 +170,7 @@ class _Run:
     def _save(self, folder: Path, step: int, taken: int, noise: Noise) -> None:
         course = self.stepping.course
         course.processes.share(course.family.model.buffers())
-        header = {"seed": course.seed, "batches": taken}
+        header = {**self._kept(), "batches": taken}
         held = course.held() | {"noise": noise.held()}
         if course.processes.rank == 0:
             save_checkpoint(folder, step, course.family.model, self.stepping.optimizer, header, held)
@@ -178,7 +184,7 @@ class _Run:
             if path is None:
                 return 0, 0
             family = course.family
-            header = load_checkpoint(path, family.model, self.stepping.optimizer, {"seed": course.seed})
+            header = load_checkpoint(path, family.model, self.stepping.optimizer, self._kept(), course.steps)
         course.take(header["held"])
         noise.take(header["held"].get("noise", {}))
         family.prepared = True  # the weights of the checkpoint are sorted already

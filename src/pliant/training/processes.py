@@ -144,7 +144,7 @@ class Processes:
             return
         self.meet("the beginning of the run")
         rows: list[Mapping[str, str]] = [{}] * self.count
-        self._do(dist.all_gather_object, rows, {name: _ADDRESS.sub("", fact) for name, fact in facts.items()})
+        self._do(dist.all_gather_object, rows, {name: without_addresses(fact) for name, fact in facts.items()})
         for name in facts:
             for at, row in enumerate(rows):
                 if row.get(name) != rows[0][name]:
@@ -216,6 +216,11 @@ class Processes:
                     if self.rank:
                         stream.write(chunk.cpu().numpy().tobytes())
             yield target
+
+
+def without_addresses(text: str) -> str:
+    """Return a ``repr`` without the addresses in memory that objects without one of their own show."""
+    return _ADDRESS.sub("", text)
 
 
 def rank_and_count() -> tuple[int, int]:

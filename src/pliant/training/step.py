@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ..checks import NoEffectWarning, PliantError, TrainingDivergedError, WrongShapeError
 from ..family.family import Family
@@ -86,7 +87,7 @@ class TrainingStep:
             regularise: false turns dropout off for this member.
 
         Raises:
-            WrongShapeError: the loss is not one number, or the teacher's outputs do not match.
+            WrongShapeError: the loss is not one number or has no gradient, or the teacher's outputs do not match.
             TrainingDivergedError: its loss is NaN or infinite; the message names the member.
         """
         goal = as_seen(teacher, len(self.parts)) if teacher is not None and share != 0.0 else None
@@ -101,12 +102,39 @@ class TrainingStep:
                     )
                 value = self._finite(loss, config)
                 factor = weight / len(self.parts)
-                self.course.backward(loss * factor if factor != 1.0 else loss)
+                if self._learns(loss, view.outputs, net):
+                    self.course.backward(loss * factor if factor != 1.0 else loss)
                 total += value / len(self.parts)
                 views.append(view.detached())
         self.losses[config] = self.course.together(self.step, config, total)
         self.learnt.append(config)
         return Seen(tuple(views))
+
+    def _learns(self, loss: Tensor, outputs: Any, net: nn.Module) -> bool:
+        """Return whether there is a gradient: a small member may hold none but frozen weights."""
+        if loss.requires_grad:
+            return True
+        if not torch.is_grad_enabled():
+            raise WrongShapeError(
+                "gradients are switched off here, so nothing can be learnt: train outside of torch.no_grad() and "
+                "torch.inference_mode()"
+            )
+        if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(outputs)):
+            raise WrongShapeError(
+                "the loss has no gradient, so nothing can be learnt: compute it from the outputs by operations that "
+                "have one, without .detach(), .item(), .argmax() or torch.no_grad()"
+            )
+        if not any(parameter.requires_grad for parameter in self.family.parameters()):
+            raise WrongShapeError(
+                "all weights of the family are frozen, so nothing can be learnt: "
+                "call requires_grad_() on what shall learn"
+            )
+        if any(parameter.requires_grad for parameter in net.parameters()):
+            raise WrongShapeError(
+                "the outputs of a member whose weights can learn have no gradient, so nothing can be learnt: its "
+                "forward detaches them, or runs under torch.no_grad()"
+            )
+        return False
 
     def _loss(
         self, view: View, targets: Any, goal: tuple[View, bool] | None, share: float, temperature: float
@@ -149,7 +177,7 @@ class TrainingStep:
             total += value / len(self.parts)
             if learn:
                 self.course.backward(loss / len(self.parts))
-            else:
+            elif rows:
                 torch.autograd.backward(loss / len(self.parts), inputs=list(rows.values()))
         scale = 1.0 if self.course.scaler is None or not learn else self.course.scaler.get_scale()
         self.course.processes.average(list(rows.values()), f"blending in step {self.step}")
@@ -294,6 +322,11 @@ class TrainingStep:
 
 
 def _one_number(loss: Any, what: str) -> Tensor:
+    if isinstance(loss, Tensor) and loss.numel() == 1 and not loss.is_floating_point():
+        raise WrongShapeError(
+            f"a loss is a floating-point number that gradients flow from; {what} "
+            f"gave one of {loss.dtype}, such as a count"
+        )
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise WrongShapeError(
             f"a loss is one number as a tensor, such as a mean over the batch; {what} gave "

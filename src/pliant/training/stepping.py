@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..checks import TrainingDivergedError
+from ..checks import TrainingDivergedError, WrongShapeError
 from ..space.config import Config
 from ..technique import Recipe
 from .course import Course
@@ -91,10 +91,12 @@ class Stepping:
         return done
 
     def _clear(self) -> None:
-        """Take the gradients away: what members wrote to alone is cleared before the optimizer clears the rest."""
-        optimizer = self.optimizer
-        self.course.family.gradients.clear(p for group in optimizer.param_groups for p in group["params"])
-        optimizer.zero_grad(set_to_none=True)
+        """Take the gradients away, those of weights that the optimizer does not have too.
+
+        What members wrote to alone is cleared before the optimizer clears the rest.
+        """
+        self.course.family.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _optimise(self, turn: TrainingStep, apply: Callable[[], Any] | None) -> float:
         """Average over processes, clip, check, and let the optimizer step; returns the gradients' norm."""
@@ -132,9 +134,22 @@ class Stepping:
             return
         steps = self.course.steps
         rise = max(1, round(steps * self.warmup))
-        rate = (step + 1) / rise if step < rise else self.schedule((step - rise) / max(1, steps - rise))
+        rate = (step + 1) / rise if step < rise else self._scheduled((step - rise) / max(1, steps - rise))
         for group in self.optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
+
+    def _scheduled(self, done: float) -> float:
+        found = self.schedule(done)
+        try:
+            rate = float(found)
+        except (TypeError, ValueError):
+            rate = math.nan
+        if not 0 <= rate < math.inf:
+            raise WrongShapeError(
+                f"a schedule gives a factor of the learning rate, 0 or more; "
+                f"at {done:.3g} of the steps it gave {found!r:.60}"
+            )
+        return rate
 
 
 @contextmanager

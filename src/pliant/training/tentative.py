@@ -45,7 +45,7 @@ def tentative(course: Course, optimizer: torch.optim.Optimizer) -> Iterator[None
                 del optimizer.state[parameter]
         if course.scaler is not None and scale is not None:
             course.scaler.load_state_dict(scale)
-        course.family.gradients.clear(learning)
+        course.family.zero_grad()
         optimizer.zero_grad(set_to_none=True)
 
 

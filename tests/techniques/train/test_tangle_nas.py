@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -49,6 +50,13 @@ def test_even_steps_train_weights_and_odd_ones_logits() -> None:
     train(family, [(X, Y)] * 6, F.cross_entropy, steps=6, recipe=TangleNas(first=0.5), on_step=told)
     # Steps 0 to 2 train weights alone; then 3 logits, 4 weights, 5 logits.
     assert changed == [(True, False)] * 3 + [(False, True), (True, False), (False, True)]
+
+
+def test_a_family_of_one_member_learns_in_every_step() -> None:
+    family = Family(mlp().model, (torch.randn(4, 8),), [])
+    states = [state(family)]
+    train(family, batches, loss, steps=4, recipe=TangleNas(first=0.0), on_step=lambda _: states.append(state(family)))
+    assert all(not same(left, right) for left, right in itertools.pairwise(states[:-1]))
 
 
 def test_its_gradients_are_those_of_the_blend_by_autograd() -> None:

@@ -86,9 +86,9 @@ class TangleNas(Recipe):
             turn.blend(self._probabilities(turn, logits, "softmax"))
             return
         probabilities = self._probabilities(turn, logits, self.sampler)
-        weights = turn.step % 2 == 0
+        weights = turn.step % 2 == 0 or not logits
         gradients = turn.blend(probabilities, learn=weights)
-        if weights or not logits:
+        if weights:
             return
         torch.autograd.backward([probabilities[name] for name in logits], [gradients[name] for name in logits])
         memory[_COUNT] += 1
