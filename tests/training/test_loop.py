@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(WrongShapeError, match="steps is 0 or more; got -1"):
+    with pytest.raises(WrongShapeError, match="steps is a whole number, 0 or more; got -1"):
         train(mlp(), batches, loss, steps=-1)
     with pytest.raises(PliantError, match="recipe is a training technique"):
         train(mlp(), batches, loss, steps=1, recipe="sandwich")  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     """
     right = isinstance(value, Integral) and not isinstance(value, bool)
     if not right or value < least or (most is not None and value > most):
-        bounds = f"{least} or more" if most is None else f"a whole number from {least} to {most}"
+        bounds = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
         raise WrongShapeError(f"{name} is {bounds}; got {value!r:.60}")
     return int(value)
 
