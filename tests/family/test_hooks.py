@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pliant import Depth, Family, PliantError, Width
+from pliant import Depth, Family, MixtureOfSupernets, PliantError, Width
 from tests.family.nets import ConvNet, ViT, images, vectors
 
 KINDS = ("width", "heads")
@@ -226,3 +226,12 @@ def test_threads_that_switch_between_members(serving: bool) -> None:
         for thread in threads:
             thread.join()
     assert not wrong, wrong[:2]
+
+
+def test_added_parameters_follow_a_model_without_buffers() -> None:
+    family, x = fused((MixtureOfSupernets(),))
+    config = family.space.smallest()
+    family.member(config)(x)
+    family.model.double()
+    assert torch.equal(family.member(config)(x.double()), family.extract(config)(x.double()))
+    assert {parameter.dtype for parameter in family.parameters()} == {torch.float64}

@@ -97,6 +97,7 @@ class Family:
         self._canonical_config = Canonical(self.analysis, self.space, self.draft)
         self._counts: Counts | Literal[False] | None = None
         self.extra = Extras(self.techniques, self.analysis, self._tensors)
+        self.extra.follow(model)  # remembers where the model is
         settle_form(self)
 
     # ---- what it is ------------------------------------------------------------------------------------------------
@@ -251,11 +252,11 @@ class Family:
 
     def _follow(self) -> None:
         """Learn which tensors the model holds now: moving it to a device or another precision replaces its buffers."""
-        if all(store[name] is tensor for store, name, tensor in self._held):
+        moved = self.extra.follow(self.model)
+        if not moved and all(store[name] is tensor for store, name, tensor in self._held):
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
         self._held, self._weights = held_tensors(self.model), list(self.model.parameters())
-        self.extra.follow(self.model)
         self.forget()
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
