@@ -182,7 +182,7 @@ class Sums(nn.Module):
         self.layers = nn.ModuleList(parts() for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
         self.gains = nn.ParameterList(torch.rand(8) for _ in range(2))
-        self.drop = nn.Dropout(0.1)
+        self.drop, self.back = nn.Dropout(0.1), nn.Parameter(torch.randn(2, 5))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.into(x)
@@ -216,11 +216,12 @@ def written_into(s: Any, x: Tensor, i: int) -> Tensor:
     [
         (lambda s, x, i: x + s.layers[i](x), mlp),
         (lambda s, x, i: x + s.gains[i] * s.drop(s.layers[i](s.norms[i](x))), mlp),
+        (lambda s, x, i: x + s.layers[i](x * x.pow(2).mean(-1, keepdim=True).add(1e-6).rsqrt() * s.gains[i]), mlp),
         (lambda s, x, i: s.norms[i](x + s.layers[i](x)), mlp),
         (written_into, mlp),
         (in_turn, pair),
     ],
-    ids=["plain", "scaled", "post-norm", "in place", "pairs"],
+    ids=["plain", "scaled", "a norm of its own", "post-norm", "in place", "pairs"],
 )
 def test_branches_that_the_networks_own_code_adds(add: Any, parts: Any) -> None:
     net, x = randomise(Sums(add, parts)), torch.randn(3, 5)
@@ -245,11 +246,26 @@ def test_branches_that_the_networks_own_code_adds(add: Any, parts: Any) -> None:
         lambda s, x, i: x * s.gains[i] + s.layers[i](x),
         lambda s, x, i: x + s.norms[i](s.layers[i](x)),
         lambda s, x, i: (x + (y := s.layers[i](x))) * y,
+        lambda s, x, i: x + s.layers[i](s.into(s.out(x) @ s.back)),
+        lambda s, x, i: x + s.layers[i](x + s.into(s.out(x) @ s.back)),
     ],
-    ids=["doubled", "another function", "a scaled path", "a norm between", "used again"],
+    ids=["doubled", "another function", "a scaled path", "a norm between", "used again", "far ahead", "around all"],
 )
 def test_what_is_added_to_anything_else_stays(add: Any) -> None:
     assert not analyze(Sums(add, mlp), (torch.randn(3, 5),)).blocks
+
+
+def test_branches_of_two_lists_that_take_turns() -> None:
+    def in_turn(s: Any, x: Tensor, i: int) -> Tensor:
+        x = x + s.layers[i](x)
+        return x + s.others[i](x)
+
+    net = Sums(in_turn, mlp)
+    net.others = nn.ModuleList(mlp() for _ in range(2))
+    blocks = analyze(net, (torch.randn(3, 5),)).blocks
+    assert [(block.name, block.run) for block in blocks] == [
+        ("layers.0", "layers"), ("others.0", "others"), ("layers.1", "layers"), ("others.1", "others"),
+    ]  # fmt: skip
 
 
 def test_a_family_without_its_branches() -> None:

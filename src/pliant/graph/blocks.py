@@ -178,18 +178,23 @@ def _container(path: str, found: Mapping[str, _Candidate], kinds: Mapping[str, s
 
 
 def _rows(trace: Tracer, ordered: list[_Candidate]) -> tuple[Block, ...]:
-    """Group consecutive blocks of one container and the same axes into a run: what `depth` counts."""
+    """Group consecutive blocks of one container and the same axes into a run: what `depth` counts.
+
+    Branches of two lists that take turns (attentions and MLPs) are two runs, each of all that its list holds.
+    """
     blocks: list[Block] = []
-    runs: list[tuple[str, Node]] = []
+    runs: list[tuple[str, Node, str]] = []
     taken: dict[str, int] = {}
     for c in ordered:
         parent = c.path.rpartition(".")[0]
         while c.branch and parent not in trace.capture.calls and parent.rpartition(".")[2].isdecimal():
             parent = parent.rpartition(".")[0]  # lists of lists of branches are one row
-        if not runs or runs[-1][0] != parent or not _same_terms(trace, runs[-1][1], c.after):
+        near = runs if c.branch else runs[-1:]
+        run = next((row[2] for row in near[::-1] if row[0] == parent and _same_terms(trace, row[1], c.after)), None)
+        if run is None:
             taken[parent] = taken.get(parent, 0) + 1
-        runs.append((parent, c.after))
-        run = parent if taken[parent] == 1 else f"{parent}#{taken[parent]}"
+            run = parent if taken[parent] == 1 else f"{parent}#{taken[parent]}"
+        runs.append((parent, c.after, run))
         call = trace.capture.calls[c.path]
         assert call.interface is not None
         interface = replace(call.interface, branch=c.branch)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.fx import Node
 
+from .rules.reduction import NAMES as REDUCTIONS
 from .trace import is_tensor, signature
 
 ADD = {"add", "add_"}
@@ -69,11 +71,17 @@ def _other(addition: Node, node: Node) -> Node | None:
 
 
 def _starts_at(starts: set[Node], path: Node) -> bool:
-    """Tell whether a module's input is the residual path, or its normalisation."""
-    for start in starts:
-        node: object = start
-        while isinstance(node, Node) and node is not path and operation(node) in THROUGH:
-            node = node.args[0]
+    """Tell whether a module's input is the residual path or its normalisation, whoever wrote that."""
+    todo, seen = list(starts), set(starts)
+    while todo:
+        node = todo.pop()
         if node is path:
             return True
+        name = operation(node)
+        if name in ADD and sum(source.op == "call_function" for source in node.all_input_nodes) > 1:
+            continue  # what was added before is no part of a normalisation
+        if name in THROUGH or name in REDUCTIONS or (name and torch.Tag.pointwise in node.target.tags):  # type: ignore[union-attr]
+            new = [source for source in node.all_input_nodes if source not in seen]
+            seen.update(new)
+            todo += new
     return False
