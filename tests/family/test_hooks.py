@@ -198,6 +198,9 @@ def test_nothing_is_gathered_for_blocks_that_are_left_out() -> None:
     _, aliases = family._members[family.space.check(config)]
     assert aliases.gathers
     assert not [name for name in aliases.gathers if name.startswith("blocks.1")]
+    family.member(config)(x).sum().backward()
+    gradient = gradients(family)["blocks.1.attn.qkv.weight"]
+    assert not gradient.any(), "zero, as all that a member lacks"
 
 
 @pytest.mark.parametrize("serving", [False, True])

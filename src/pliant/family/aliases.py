@@ -198,6 +198,7 @@ class AliasSet:
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
         self.views: list[ViewAlias] = []
         self.gathers: dict[str, GatherAlias] = {}
+        self._absent: list[nn.Parameter] = []
         self._homes: dict[str, list[Home]] = {}
         self._pointers: list[int] = []
         self._learning: list[bool] = []
@@ -234,6 +235,8 @@ class AliasSet:
                 if path in modules and last in modules[path]._parameters:
                     self._homes.setdefault(name, []).append((modules[path]._parameters, last))
         # What is in no module went with a block that is left out: to gather it would take time for nothing.
+        # Its gradient is zero, as that of all the rest that this member lacks.
+        self._absent = [gather.full for name, gather in self.gathers.items() if not self._homes.get(name)]
         self.gathers = {name: gather for name, gather in self.gathers.items() if self._homes.get(name)}
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:
@@ -272,7 +275,8 @@ class AliasSet:
             return
         learning = [view for view in self.views if view.full.requires_grad]
         # A tied parameter has one alias, so none is met twice here.
-        fulls = [*(view.full for view in learning), *(gather.full for gather in self.gathers.values())]
+        gathered = (gather.full for gather in self.gathers.values())
+        fulls = [*(view.full for view in learning), *gathered, *self._absent]
         self._store.attach(full for full in fulls if full.requires_grad and full.grad is None)
         if self._linked.still():  # most often the gradients had been cleared, and nothing else
             return
