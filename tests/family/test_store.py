@@ -19,7 +19,7 @@ from pliant.checks import CorruptFileError, PliantError, UnknownNameError, Wrong
 from pliant.family import Family, at, store
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.width import Width
-from tests.family.nets import ConvNet, Gpt, Structured, images, tokens, vectors
+from tests.family.nets import Branches, ConvNet, Gpt, Structured, images, tokens, vectors
 
 ROOT = Path(__file__).parents[2]
 
@@ -239,3 +239,15 @@ def test_a_folder_that_cannot_be_written(saved: tuple[Any, Path], monkeypatch: p
         family.save(folder)
     assert not list(folder.glob(".*"))
     Family.load(folder, ConvNet())
+
+
+def test_a_family_that_was_moved_to_another_precision(tmp_path: Path) -> None:
+    x = vectors(3, 8)
+    family = Family(Branches(), (x,), [Width(multiple=8)])
+    family.model.double()
+    family.save(tmp_path)
+    same = Family.load(tmp_path, Branches().double())
+    config = family.space.smallest()
+    assert torch.equal(same.extract(config)(x.double()), family.extract(config)(x.double()))
+    other = Family.load(tmp_path, Branches())
+    torch.testing.assert_close(other.extract(config)(x), same.extract(config)(x.double()).float())

@@ -233,3 +233,26 @@ def test_a_network_without_weights_gives_members_without_weights() -> None:
     small = family.extract(family.space.smallest())
     assert all(p.is_meta for p in small.parameters())
     assert small(given).shape == (3, 2)
+
+
+@pytest.mark.parametrize("held", ["closure", "default", "list", "itself"])
+def test_functions_that_hold_modules(held: str) -> None:
+    """As minGPT writes its MLP; a copy whose functions run the original's modules would be no network of its own."""
+    net = tiny(lambda s, x: s.run[0](x) if isinstance(s.run, list) else s.run(x))
+    parts = nn.ModuleDict({"a": net.a, "b": net.b})
+    net.parts = parts
+    net.run = {
+        "closure": lambda x: parts.b(parts.a(x).relu()),
+        "default": lambda x, p=parts: p.b(p.a(x).relu()),
+        "list": [lambda x: parts.b(parts.a(x).relu())],
+        "itself": lambda x: net.b(net.a(x).relu()),
+    }[held]
+    works(net, x(), mask=False)  # `copy.deepcopy`, which masks, runs the original's modules
+    family = family_of(net, (x(),))
+    assert family.form == "module"
+    whole, given = family.extract(family.space.largest()), x()
+    before = whole(given)
+    with torch.no_grad():
+        for parameter in family.parameters():
+            parameter.zero_()
+    assert torch.equal(whole(given), before)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+import pliant
+from pliant import Depth, Family, analyze
 from pliant.graph import Analysis
 from pliant.graph.realise import compare_forms, difference, outputs, sliced_copy
 from pliant.graph.slicing import Slicing
-from tests.graph.support import Tiny, check
+from tests.graph.support import Tiny, check, randomise
 
 
 class Block(nn.Module):
@@ -166,3 +170,113 @@ def test_a_block_that_changes_the_width_is_no_block() -> None:
 
     net = Tiny(lambda s, x: s.out(s.down(s.inp(x))), inp=nn.Conv2d(3, 4, 1), down=Down(), out=nn.Conv2d(8, 2, 1))
     assert not check(net, torch.randn(2, 3, 6, 6)).blocks
+
+
+class Sums(nn.Module):
+    """A network whose own forward holds the additions."""
+
+    def __init__(self, add: Callable[[Any, Tensor, int], Tensor], parts: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.add = add
+        self.into, self.out = nn.Linear(5, 8), nn.Linear(8, 2)
+        self.layers = nn.ModuleList(parts() for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+        self.gains = nn.ParameterList(torch.rand(8) for _ in range(2))
+        self.drop, self.back = nn.Dropout(0.1), nn.Parameter(torch.randn(2, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        for i in range(2):
+            x = self.add(self, x, i)
+        return self.out(x)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8))
+
+
+def pair() -> nn.Module:
+    return nn.ModuleList([mlp(), mlp()])
+
+
+def in_turn(s: Any, x: Tensor, i: int) -> Tensor:
+    first, second = s.layers[i]
+    x = first(x) + x
+    return x + second(s.norms[i](x))
+
+
+def written_into(s: Any, x: Tensor, i: int) -> Tensor:
+    y = s.layers[i](x)
+    y += x
+    return y
+
+
+@pytest.mark.parametrize(
+    ("add", "parts"),
+    [
+        (lambda s, x, i: x + s.layers[i](x), mlp),
+        (lambda s, x, i: x + s.gains[i] * s.drop(s.layers[i](s.norms[i](x))), mlp),
+        (lambda s, x, i: x + s.layers[i](x * x.pow(2).mean(-1, keepdim=True).add(1e-6).rsqrt() * s.gains[i]), mlp),
+        (lambda s, x, i: s.norms[i](x + s.layers[i](x)), mlp),
+        (written_into, mlp),
+        (in_turn, pair),
+    ],
+    ids=["plain", "scaled", "a norm of its own", "post-norm", "in place", "pairs"],
+)
+def test_branches_that_the_networks_own_code_adds(add: Any, parts: Any) -> None:
+    net, x = randomise(Sums(add, parts)), torch.randn(3, 5)
+    analysis = analyze(net, (x,))
+    paths = [f"layers.{i}" for i in range(2)] if parts is mlp else [f"layers.{i}.{j}" for i in range(2) for j in (0, 1)]
+    assert [block.name for block in analysis.blocks] == paths
+    assert {block.run for block in analysis.blocks} == {"layers"}
+    gone = paths[1:]
+    own = sliced_copy(net, Slicing(analysis, drop=gone), "module")
+    graph = sliced_copy(net, Slicing(analysis, drop=gone), "graph")
+    for path in gone:
+        net.get_submodule(path).register_forward_hook(lambda module, args, out: torch.zeros_like(out))
+    assert torch.equal(own(x), net(x))
+    assert difference(outputs(graph, (x,), {}), outputs(net, (x,), {})) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda s, x, i: torch.add(s.layers[i](x), x, alpha=2),
+        lambda s, x, i: s.norms[i](x).exp() + s.layers[i](x),
+        lambda s, x, i: x * s.gains[i] + s.layers[i](x),
+        lambda s, x, i: x + s.norms[i](s.layers[i](x)),
+        lambda s, x, i: (x + (y := s.layers[i](x))) * y,
+        lambda s, x, i: x + s.layers[i](s.into(s.out(x) @ s.back)),
+        lambda s, x, i: x + s.layers[i](x + s.into(s.out(x) @ s.back)),
+    ],
+    ids=["doubled", "another function", "a scaled path", "a norm between", "used again", "far ahead", "around all"],
+)
+def test_what_is_added_to_anything_else_stays(add: Any) -> None:
+    assert not analyze(Sums(add, mlp), (torch.randn(3, 5),)).blocks
+
+
+def test_branches_of_two_lists_that_take_turns() -> None:
+    def in_turn(s: Any, x: Tensor, i: int) -> Tensor:
+        x = x + s.layers[i](x)
+        return x + s.others[i](x)
+
+    net = Sums(in_turn, mlp)
+    net.others = nn.ModuleList(mlp() for _ in range(2))
+    blocks = analyze(net, (torch.randn(3, 5),)).blocks
+    assert [(block.name, block.run) for block in blocks] == [
+        ("layers.0", "layers"), ("others.0", "others"), ("layers.1", "layers"), ("others.1", "others"),
+    ]  # fmt: skip
+
+
+def test_a_family_without_its_branches() -> None:
+    net, x = Sums(in_turn, pair), torch.randn(3, 5)
+    family = Family(net, (x,), [Depth(least=0)])
+    assert [(choice.name, choice.options) for choice in family.space.choices] == [("layers.depth", (0, 1, 2, 3, 4))]
+    assert family.form == "module"
+    count = pliant.Macs((x,)).count(family)
+    assert count is not None
+    for depth in range(5):
+        small = family.extract({"layers.depth": depth})
+        assert pliant.Macs((x,)).measure(small).value == count(family.space.indices([{"layers.depth": depth}]))[0]
+    family.member({"layers.depth": 0})(x).sum().backward()
+    assert not any(p.grad is not None and p.grad.any() for p in net.layers.parameters())

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pliant import Depth, Family, Width
 from pliant.graph import analyze
 from pliant.graph.packed_attention import FreeAttention
 from pliant.graph.realise import compare_forms, sliced_copy
@@ -83,3 +84,32 @@ def test_the_layers_of_torchs_transformer(first: bool) -> None:
     analysis = check(net, torch.randn(3, 6, 5), mask=False)
     assert {"heads", "width"} <= {axis.kind for axis in analysis.axes}
     assert [block.name for block in analysis.blocks] == ["1"]
+
+
+class Padded(nn.Module):
+    """Torch's own encoder on sequences of unequal lengths, of which it packs the real tokens when it evaluates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 4, 12, batch_first=True)
+        self.encoder, self.out = nn.TransformerEncoder(layer, 2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        x = self.encoder(x, src_key_padding_mask=padding)
+        return self.out(x.masked_fill(padding[..., None], 0).sum(1))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_an_encoder_that_packs_padded_sequences() -> None:
+    net, padding = randomise(Padded()), torch.arange(6) >= torch.tensor([[6], [4], [2]])
+    args = torch.randn(3, 6, 8), padding
+    family = Family(net, args, [Width(ratios=(0.5, 1.0), multiple=1), Depth(least=0.5, order="first")])
+    base = net.eval()(*args)
+    assert torch.equal(family.extract(family.space.largest())(*args), base)
+    assert family.form == "module", family.why_graph
+    heads = next(choice.name for choice in family.space.choices if choice.name.endswith("heads"))
+    for cut in (family.space.smallest(), {heads: 2}):
+        small = family.extract(family.space.complete(cut))
+        assert isinstance(small, Padded)
+        alone = [small(args[0][i : i + 1, :n], padding[i : i + 1, :n]) for i, n in enumerate((6, 4, 2))]
+        torch.testing.assert_close(small(*args), torch.cat(alone))

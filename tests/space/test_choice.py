@@ -22,6 +22,10 @@ def test_lists_become_tuples_and_numpy_numbers_plain() -> None:
     assert kept.options == ((0, 1), (2,))
     ratio = Choice("ratio", (np.float64(0.5), 1.0))
     assert type(ratio.options[0]) is float
+    width = Choice("width", tuple(np.arange(8, 25, 8)))
+    assert [type(option) for option in width.options] == [int] * 3
+    assert width.index(np.int64(16)) == 1
+    assert Choice("bias", (np.bool_(False), np.bool_(True))).options == (False, True)  # type: ignore[arg-type]
     assert hash(kept) != hash(ratio)
 
 

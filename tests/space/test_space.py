@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -125,6 +126,20 @@ def test_check_teaches() -> None:
         SPACE.check({"depth": 1})
     assert not SPACE.feasible({"depth": 1})
     assert not SPACE.feasible({**whole, "other": 1})
+
+
+@pytest.mark.parametrize("config", [None, 3, [("width", 8)]])
+def test_what_is_no_config(config: Any) -> None:
+    space = Space([Choice("width", (8, 16))])
+    with pytest.raises(WrongShapeError, match=r"maps every choice to an option, such as \{'width': 16\}"):
+        space.check(config)
+
+
+@pytest.mark.parametrize("constraints", ["width <= 8", [3], [None]])
+def test_what_are_no_constraints(constraints: Any) -> None:
+    choices = [Choice("width", (8, 16))]
+    with pytest.raises(WrongShapeError, match="constraints are a list such as"):
+        Space(choices, constraints)
 
 
 def test_complete_takes_the_largest() -> None:

@@ -8,7 +8,7 @@ back as soon as it has been accumulated. Either way the caller sees ordinary par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter, is_
 from typing import Any
 
@@ -17,28 +17,45 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..checks import PliantError
 from ..graph.slicing import Pick, Slicing, take
-from .copies import Copies, state_of
+from .copies import Copies, State, state_of
 from .gradients import WORTH_COUNTING, GradientStore
 from .indexing import Index
 
-Setter = Callable[[Tensor], None]
+Home = tuple[dict[str, Any], str]  # a module's store of parameters, and the name there
 _GRADIENT = attrgetter("grad")
 
 
 class ViewAlias:
     """A member's parameter that is a view of the family's."""
 
-    __slots__ = ("_picks", "_pointer", "buffer", "buffer_pointer", "full", "own")
+    __slots__ = ("_counts", "_picks", "_pointer", "buffer", "buffer_pointer", "full", "own")
 
     def __init__(self, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore) -> None:
         self.full, self._picks = full, picks
         self.own = nn.Parameter(take(full.detach(), picks), full.requires_grad)
-        if full.requires_grad and full.nbytes >= WORTH_COUNTING:
-            self.own.register_post_accumulate_grad_hook(store.buffer(full).accumulated)
+        self._counts = False
         self._pointer = full.data_ptr()
         self.buffer: Tensor | None = None
         self.buffer_pointer = 0
+        self.learn(store)
+
+    def learn(self, store: GradientStore) -> None:
+        """Learn where the family's parameter learns: layers may be frozen, and thawed, at any time."""
+        full, own = self.full, self.own
+        if own.requires_grad != full.requires_grad:
+            own.requires_grad_(full.requires_grad)
+            own.grad = self.buffer = None
+        if full.requires_grad and not self._counts and full.nbytes >= WORTH_COUNTING:
+            own.register_post_accumulate_grad_hook(store.buffer(full).accumulated)
+            self._counts = True
+
+    @property
+    def apart(self) -> bool:
+        """Whether somebody has moved the view to another type or device: it no longer is one of the family's."""
+        moved = self.own.dtype != self.full.dtype or self.own.device != self.full.device
+        return moved and self.full.data_ptr() == self._pointer  # else it was the family, and the view follows
 
     def follow(self) -> None:
         """Point the view at the family's storage as it is now."""
@@ -48,13 +65,15 @@ class ViewAlias:
             own.data = take(full.detach(), self._picks)
             self._pointer = full.data_ptr()
 
-    def link(self, store: GradientStore) -> None:
-        """Point the view's gradient at the family's buffer."""
+    def link(self, store: GradientStore) -> bool:
+        """Point the view's gradient at the family's buffer; returns whether the member's own had been cleared."""
         buffer, own = store.of(self.full), self.own
         view = take(buffer, self._picks)
-        if own.grad is None and self.buffer is not None:  # the member's own gradients were cleared
+        cleared = own.grad is None and self.buffer is not None
+        if cleared:
             view.zero_()
         own.grad, self.buffer, self.buffer_pointer = view, buffer, buffer.data_ptr()
+        return cleared
 
 
 class _Linked:
@@ -78,13 +97,14 @@ class _Linked:
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
 
-    __slots__ = ("__weakref__", "_fresh", "_index", "_setters", "_state", "full", "own")
+    __slots__ = ("__weakref__", "_fresh", "_homes", "_index", "_state", "full", "own", "running")
 
-    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], setters: list[Setter]) -> None:
+    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], homes: list[Home]) -> None:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
-        self.full, self._setters = full, setters
-        self._state: tuple[int, int] = (-1, -1)
+        self.full, self._homes = full, homes
+        self._state: State = (-1, -1, False)
         self._fresh = False
+        self.running = 0  # forwards that read the copy now: in other threads, too
         self._index = Index(picks, full.shape)
         self.own = nn.Parameter(torch.empty(self._index.shape, dtype=full.dtype, device="meta"), full.requires_grad)
 
@@ -98,18 +118,21 @@ class GatherAlias:
         if state == self._state and not self.own.is_meta and (self._fresh or not running):
             self._fresh = self._fresh and not running
             return
+        if self._lent:
+            return
         # A new parameter each time: a backward pass that is still due keeps the old one and its values.
-        self.own = self._copy(store)
+        self._put(self._copy(store))
         self._state, self._fresh = state, not running
-        self._put()
 
     def share(self, store: GradientStore, copies: Copies) -> None:
         """Use the copy that all share who gather the same, made anew only where a trace of a change is seen."""
+        if self._lent:
+            return
         state = state_of(self.full)
         own = copies.of(self, self._index.key, state, lambda: self._copy(store))
         if own is not self.own:
-            self.own, self._state, self._fresh = own, state, False
-            self._put()
+            self._put(own)
+            self._state, self._fresh = state, False
 
     def _copy(self, store: GradientStore) -> nn.Parameter:
         full, index = self.full, self._index
@@ -120,16 +143,34 @@ class GatherAlias:
         return own
 
     def release(self) -> None:
-        """Give the copy's memory back; the next :meth:`link` gathers again."""
-        if not self.own.is_meta:
-            self.own = nn.Parameter(
-                torch.empty(self._index.shape, dtype=self.full.dtype, device="meta"), self.full.requires_grad
-            )
-            self._put()
+        """Give the copy's memory back, unless a forward reads it; the next :meth:`link` gathers again."""
+        if not self.own.is_meta and not self.running:
+            empty = torch.empty(self._index.shape, dtype=self.full.dtype, device="meta")
+            self._put(nn.Parameter(empty, self.full.requires_grad))
 
-    def _put(self) -> None:
-        for setter in self._setters:
-            setter(self.own)
+    @property
+    def _lent(self) -> bool:
+        """Whether another tensor stands in this one's place meanwhile, as `torch.func.functional_call` has it."""
+        return any(store.get(last) is not self.own for store, last in self._homes)
+
+    def _put(self, own: nn.Parameter) -> None:
+        for store, last in self._homes:
+            if store.get(last) is self.own:
+                store[last] = own
+        self.own = own
+
+    def clear(self, store: GradientStore) -> None:
+        """Take what was scattered into the family's gradient out of it, as the member's own gradients were cleared."""
+        if self.full.requires_grad and self.full.grad is not None:
+            target = store.of(self.full)
+            with store.buffer(self.full).writing(()):
+                self._index.put(target, torch.zeros(self._index.shape, dtype=target.dtype, device=target.device))
+
+    def write_back(self) -> None:
+        """Give the family the values that somebody has written into the copy."""
+        if not self.own.is_meta:
+            with torch.no_grad():
+                self._index.put(self.full, self.own)
 
 
 def _scatter(own: Tensor, index: Index, store: GradientStore, full: nn.Parameter) -> None:
@@ -157,8 +198,10 @@ class AliasSet:
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
         self.views: list[ViewAlias] = []
         self.gathers: dict[str, GatherAlias] = {}
-        self._setters: dict[str, list[Setter]] = {}
+        self._absent: list[nn.Parameter] = []
+        self._homes: dict[str, list[Home]] = {}
         self._pointers: list[int] = []
+        self._learning: list[bool] = []
         self._linked = _Linked([])
 
     def supply(self, name: str) -> Tensor:
@@ -166,12 +209,13 @@ class AliasSet:
         full, picks = self._tensors[name], self._slicing.picks(name)
         if isinstance(full, nn.Parameter):
             if any(isinstance(pick, np.ndarray) for pick in picks):
-                gather = GatherAlias(full, picks, self._setters.setdefault(name, []))
+                gather = GatherAlias(full, picks, self._homes.setdefault(name, []))
                 self.gathers[name] = gather
                 return gather.own
             view = ViewAlias(full, picks, self._store)
             self.views.append(view)
             self._pointers.append(full.data_ptr())
+            self._learning.append(full.requires_grad)
             return view.own
         if name in self._own_buffers:
             return take(full, picks).clone()
@@ -189,21 +233,35 @@ class AliasSet:
             for place in places.get(name, (name,)):
                 path, _, last = place.rpartition(".")
                 if path in modules and last in modules[path]._parameters:
-                    store = modules[path]._parameters
-                    self._setters.setdefault(name, []).append(
-                        lambda tensor, store=store, last=last: store.__setitem__(last, tensor)  # type: ignore[misc]
-                    )
+                    self._homes.setdefault(name, []).append((modules[path]._parameters, last))
+        # What is in no module went with a block that is left out: to gather it would take time for nothing.
+        # Its gradient is zero, as that of all the rest that this member lacks.
+        self._absent = [gather.full for name, gather in self.gathers.items() if not self._homes.get(name)]
+        self.gathers = {name: gather for name, gather in self.gathers.items() if self._homes.get(name)}
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:
         """Bring every alias up to date; called when the member is asked for and before each forward (``running``).
 
         Where ``copies`` are given, what is gathered is shared through them, and forwards trust it.
+
+        Raises:
+            PliantError: the member was moved to another type or device by itself.
         """
         pointers = [view.full.data_ptr() for view in self.views]
         if pointers != self._pointers:
             for view in self.views:
                 view.follow()
             self._pointers = pointers
+        elif self.apart:
+            raise PliantError(
+                f"this member was moved to {self.views[0].own.dtype} on {self.views[0].own.device}, away from the "
+                "family whose weights it shares: move family.model, and members follow; or take family.extract(config)"
+            )
+        learning = [view.full.requires_grad for view in self.views]
+        if learning != self._learning:
+            for view in self.views:
+                view.learn(self._store)
+            self._learning, self._linked = learning, _Linked([])
         for gather in self.gathers.values():
             if copies is None:
                 gather.link(self._store, running)
@@ -217,10 +275,12 @@ class AliasSet:
             return
         learning = [view for view in self.views if view.full.requires_grad]
         # A tied parameter has one alias, so none is met twice here.
-        fulls = [*(view.full for view in learning), *(gather.full for gather in self.gathers.values())]
+        gathered = (gather.full for gather in self.gathers.values())
+        fulls = [*(view.full for view in learning), *gathered, *self._absent]
         self._store.attach(full for full in fulls if full.requires_grad and full.grad is None)
         if self._linked.still():  # most often the gradients had been cleared, and nothing else
             return
+        cleared = False
         for view in learning:
             buffer = view.full.grad
             if (
@@ -229,7 +289,10 @@ class AliasSet:
                 or buffer is None
                 or buffer.data_ptr() != view.buffer_pointer
             ):
-                view.link(self._store)
+                cleared = view.link(self._store) or cleared
+        if cleared:  # by the member's own zero_grad(), which cannot reach what was scattered
+            for gather in self.gathers.values():
+                gather.clear(self._store)
         self._linked = _Linked(learning)
 
     def before_backward(self, outputs: Any) -> None:
@@ -243,6 +306,21 @@ class AliasSet:
 
     def _relink(self, gradient: Tensor) -> None:
         self._link_gradients()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the member was moved to another type or device by itself; all of a module moves at once."""
+        return bool(self.views) and self.views[0].apart
+
+    def write_back(self) -> None:
+        """Give the family what was written into the gathered copies, such as a loaded state."""
+        for gather in self.gathers.values():
+            gather.write_back()
+
+    def running(self, forwards: int) -> None:
+        """Learn that a forward has begun (1) or ended (-1): meanwhile no copy is given back."""
+        for gather in self.gathers.values():
+            gather.running += forwards
 
     def release(self) -> None:
         """Free the gathered copies."""

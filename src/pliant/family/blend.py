@@ -161,16 +161,17 @@ class Blend:
 
 
 class _Gate:
-    """Blends what a block gives with what it got."""
+    """Blends what a block gives with what it got; a branch, with nothing."""
 
     def __init__(self, block: Block, share: Tensor) -> None:
-        self._interface, self._share = block.interface, share
+        self._interface, self._share, self._branch = block.interface, share, block.interface.branch
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
         flat, _ = pytree.tree_flatten((args, kwargs))
         out, spec = pytree.tree_flatten(result)
         hidden, share = flat[self._interface.hidden], self._share.to(out[self._interface.result])
-        out[self._interface.result] = share * out[self._interface.result] + (1 - share) * hidden
+        given = share * out[self._interface.result]
+        out[self._interface.result] = given if self._branch else given + (1 - share) * hidden
         return pytree.tree_unflatten(out, spec)
 
 

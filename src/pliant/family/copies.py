@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 _WARM = 2  # members whose gathered copies are kept
 
 _Key = tuple[int, object]
+State = tuple[int, int, bool]
 
 
 class _Row(NamedTuple):
-    state: tuple[int, int]
+    state: State
     full: nn.Parameter  # keeps it, and so its id, from being another's
     own: nn.Parameter
     holders: weakref.WeakSet[GatherAlias]
@@ -40,9 +41,7 @@ class Copies:
         self.limit, self.bytes = limit, 0
         self._rows: OrderedDict[_Key, _Row] = OrderedDict()
 
-    def of(
-        self, alias: GatherAlias, key: object, state: tuple[int, int], make: Callable[[], nn.Parameter]
-    ) -> nn.Parameter:
+    def of(self, alias: GatherAlias, key: object, state: State, make: Callable[[], nn.Parameter]) -> nn.Parameter:
         """Return the copy of what ``alias`` gathers, made where there is none for this state of the weights."""
         full = alias.full
         at = (id(full), key)
@@ -75,9 +74,9 @@ class Copies:
                 alias.release()
 
 
-def state_of(full: Tensor) -> tuple[int, int]:
-    """Return what changes when a tensor is written in place, or its data are replaced."""
-    return full._version, full.data_ptr()
+def state_of(full: Tensor) -> State:
+    """Return what changes when a tensor is written in place, its data are replaced, or it is frozen."""
+    return full._version, full.data_ptr(), full.requires_grad
 
 
 class Warm:

@@ -28,6 +28,7 @@ class Extras(dict[str, nn.Parameter]):
 
     def __init__(self, techniques: Sequence[Placed], analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
+        self._place: tuple[torch.device, torch.dtype] | None = None
         for placed in techniques:
             for name, value in placed.technique.extras(placed.part(analysis), tensors).items():
                 if name in self:
@@ -59,12 +60,15 @@ class Extras(dict[str, nn.Parameter]):
             for name, value in values.items():
                 self[name].copy_(value)
 
-    def follow(self, model: nn.Module) -> None:
-        """Be where the model's parameters are, in their precision."""
-        like = next((p for p in model.parameters() if p.is_floating_point()), None)
-        for parameter in self.values():
-            if like is not None and (parameter.device, parameter.dtype) != (like.device, like.dtype):
-                parameter.data = parameter.data.to(like.device, like.dtype)
+    def follow(self, model: nn.Module) -> bool:
+        """Be where the model's parameters are, in their precision; returns whether the model has moved."""
+        like = next((p for p in model.parameters() if p.is_floating_point()), None) if self else None
+        if like is None or (like.device, like.dtype) == self._place:
+            return False
+        before, self._place = self._place, (like.device, like.dtype)
+        for parameter in self.values() if before is not None else ():
+            parameter.data = parameter.data.to(like.device, like.dtype if parameter.is_floating_point() else None)
+        return before is not None
 
 
 def is_extra(name: str) -> bool:

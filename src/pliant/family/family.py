@@ -20,7 +20,7 @@ from ..graph.module_form import ModuleForm
 from ..graph.prepare import unwrap
 from ..graph.realise import compare_forms, graph_network
 from ..graph.slicing import Slicing
-from ..graph.tensors import full_tensors
+from ..graph.tensors import full_tensors, held_tensors
 from ..space.choice import Choice
 from ..space.config import Config
 from ..space.space import Space
@@ -28,10 +28,12 @@ from .aliases import AliasSet
 from .canonical import Canonical, places
 from .copies import Warm
 from .draft import Draft
+from .duplicate import duplicate, refuse_to_pickle
 from .extraction import extract
 from .extras import Extras
 from .forms import settle_form
 from .gradients import GradientStore
+from .hooks import attach_hooks
 from .maps import install
 from .ordering import Orders, orders_of, permute
 from .place import Placed
@@ -77,7 +79,7 @@ class Family:
         self._owner: dict[str, Placed] = {}
         self.space = Space(self._collect(), constraints)
         self._tensors = full_tensors(model, self.analysis.capture)
-        self._held = _held(model)
+        self._held = held_tensors(model)
         self._weights = list(model.parameters())
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
@@ -95,6 +97,7 @@ class Family:
         self._canonical_config = Canonical(self.analysis, self.space, self.draft)
         self._counts: Counts | Literal[False] | None = None
         self.extra = Extras(self.techniques, self.analysis, self._tensors)
+        self.extra.follow(model)  # remembers where the model is
         settle_form(self)
 
     # ---- what it is ------------------------------------------------------------------------------------------------
@@ -157,6 +160,8 @@ class Family:
             self._counts = Counts.of(self)
         return self._counts or None
 
+    __deepcopy__, __reduce__ = duplicate, refuse_to_pickle
+
     # ---- members ---------------------------------------------------------------------------------------------------
     def member(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member that ``config`` picks: its parameters alias the family's, gradients included.
@@ -175,7 +180,7 @@ class Family:
         if checked in self._whole:
             return self._network()
         found = self._members.get(checked)
-        if found is None:
+        if found is None or found[1].apart:
             draft = self.draft(checked)
             slicing = draft.slicing()
             if slicing.whole and not draft.changes:
@@ -219,8 +224,7 @@ class Family:
         aliases.attach(net, install(net, draft.maps, self.places))
         for edit in draft.edits:
             edit(net)
-        net.register_forward_pre_hook(lambda module, args: self._warm.activate(aliases, running=True))
-        net.register_forward_hook(lambda module, args, outputs: aliases.before_backward(outputs))
+        attach_hooks(net, aliases, self._warm)
         return net, aliases
 
     def realise(self, slicing: Slicing, supply: Any) -> nn.Module:
@@ -248,11 +252,11 @@ class Family:
 
     def _follow(self) -> None:
         """Learn which tensors the model holds now: moving it to a device or another precision replaces its buffers."""
-        if all(store[name] is tensor for store, name, tensor in self._held):
+        moved = self.extra.follow(self.model)
+        if not moved and all(store[name] is tensor for store, name, tensor in self._held):
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
-        self._held, self._weights = _held(self.model), list(self.model.parameters())
-        self.extra.follow(self.model)
+        self._held, self._weights = held_tensors(self.model), list(self.model.parameters())
         self.forget()
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -392,8 +396,3 @@ class Family:
         self._whole.clear()
         self._calibrated.clear()
         self._warm.forget()
-
-
-def _held(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
-    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
-    return [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None]

@@ -1,4 +1,4 @@
-"""Copies of what is picked from a tensor, and additions to it."""
+"""Copies of what is picked from a tensor, additions to it, and other values in its place."""
 
 from __future__ import annotations
 
@@ -65,10 +65,23 @@ class Index:
         if len(places) == 1:
             target.index_add_(*places[0], addend)
             return
+        target.index_put_(torch.meshgrid(*self._each(target), indexing="ij"), addend, accumulate=True)
+
+    def put(self, target: Tensor, value: Tensor) -> None:
+        """Write over what is picked, in place."""
+        if self._blocks:
+            for here, there in self._blocks:
+                target[there] = value[here]
+            return
+        target = take(target, self._ranges)
+        target.index_put_(torch.meshgrid(*self._each(target), indexing="ij"), value)
+
+    def _each(self, target: Tensor) -> list[Tensor]:
+        """Return the places of every dimension of a tensor that is cut to the ranges already."""
         each = [torch.arange(size, device=target.device) for size in target.shape]
-        for dim, places_of_dim in places:
-            each[dim] = places_of_dim
-        target.index_put_(torch.meshgrid(*each, indexing="ij"), addend, accumulate=True)
+        for dim, places in self._on(target.device):
+            each[dim] = places
+        return each
 
     def _on(self, device: torch.device) -> list[tuple[int, Tensor]]:
         if self._places[0][1].device != device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +47,19 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
+def _precision(tensors: Iterable[Tensor]) -> torch.dtype | None:
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def _in_precision(example: Any, stored: torch.dtype | None, wanted: torch.dtype | None) -> Any:
+    """Return an example for weights that were stored in one precision and are loaded in another."""
+    return pytree.tree_map_only(Tensor, lambda value: value.to(wanted) if value.dtype == stored else value, example)
+
+
 def save_family(family: Family, folder: Path, record: dict[str, Any]) -> Path:
     """Write ``family`` to ``folder``; see :meth:`Family.save`."""
     weights = _weights(family.model) | family.extra.state()
-    leaves, spec = pytree.tree_flatten((family.analysis.capture.args, dict(family.analysis.capture.kwargs)))
+    leaves, spec = pytree.tree_flatten(family.example())  # in the precision that the weights have now
     example = {str(i): leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     plain = {str(i): leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
     name, example_name = f"weights-{_digest(weights)}.safetensors", f"example-{_digest(example)}.safetensors"
@@ -100,6 +109,7 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module, choices: Seq
     if _digest(weights) not in stored["weights"]:
         raise CorruptFileError(f"{folder / stored['weights']} was changed after it was saved; restore it from a copy")
     model = unwrap(model)
+    args, kwargs = _in_precision((args, kwargs), _precision(weights.values()), _precision(model.parameters()))
     try:
         model.load_state_dict({name: value for name, value in weights.items() if not is_extra(name)})
     except RuntimeError as error:

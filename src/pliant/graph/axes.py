@@ -110,7 +110,7 @@ def _kinds(trace: Tracer) -> dict[int, str]:
     """Tell heads, per-head widths and residual streams by the operations that they meet in."""
     kinds: dict[int, str] = {}
     weights = {id(node) for node in trace.nodes.values()}
-    roots = _roots(trace)
+    roots, learned = _roots(trace), _learned(trace)
     for node in trace.dims:
         if node.op != "call_function" or not hasattr(node.target, "_schema"):
             continue
@@ -119,11 +119,11 @@ def _kinds(trace: Tracer) -> dict[int, str]:
             call = Call(node)
             _attention_kinds(trace, (call["query"], call["key"], call["value"]), kinds)
         elif name == "einsum":
-            _einsum_kinds(trace, node, kinds, weights)
+            _einsum_kinds(trace, node, kinds, weights, learned)
         elif name in _PRODUCTS:
             pair = [a for a in node.args if isinstance(a, Node) and is_tensor(a)]
             rank = min((len(trace.dims.get(a) or ()) for a in pair), default=0)
-            if len(pair) == 2 and rank > 2 and not any(id(a) in weights for a in pair):
+            if len(pair) == 2 and rank > 2 and not any(id(a) in weights for a in pair) and learned.issuperset(pair):
                 _attention_kinds(trace, pair, kinds)
         elif name in _SUMS:
             _stream_kinds(trace, node, kinds, weights, roots)
@@ -171,12 +171,22 @@ def _attention_kinds(trace: Tracer, operands: Iterable[Any], kinds: dict[int, st
                 kinds[id(atom)] = "group" if k and dim is dims[-3] else "heads"
 
 
-def _einsum_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int]) -> None:
+def _learned(trace: Tracer) -> set[Node]:
+    """Return the activations that weights were needed for: a graph's adjacency is a given, no attention to anything."""
+    names = _parameter_names(trace)
+    found = {node for name, node in trace.nodes.items() if name in names}
+    for node in trace.capture.graph.nodes:
+        if any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _einsum_kinds(trace: Tracer, node: Node, kinds: dict[int, str], weights: set[int], learned: set[Node]) -> None:
     """Two activations multiplied: letters of both and of the result are heads, the others widths (or positions)."""
     left, _, right = str(node.args[0]).replace(" ", "").partition("->")
     specs = left.split(",")
     operands: Any = node.args[1]
-    if len(specs) != 2 or "." in left or any(id(a) in weights for a in operands):
+    if len(specs) != 2 or "." in left or any(id(a) in weights for a in operands) or not learned.issuperset(operands):
         return
     for spec, operand in zip(specs, operands, strict=True):
         for letter, dim in zip(spec, trace.dims.get(operand) or [], strict=False):

@@ -1,28 +1,22 @@
 """Finding the blocks that can be left out: modules whose output is their input plus something.
 
 A module is a candidate if walking back from its result through additions, normalisations and unary operations reaches
-its input with the same axes. Containers of blocks are opened, halves of a block are not blocks of their own.
+its input with the same axes. Containers of blocks are opened, halves of a block are not blocks of their own. Where the
+code of no module but the whole network's holds an addition, the branch that is added is a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.fx import Node
 
+from .branches import ADD, THROUGH, branch_of, operation
 from .dims import Dim, Reason
 from .nouns import Block, Fixed
-from .trace import Tracer, is_tensor, module_path, signature
-
-_ADD = {"add", "add_"}
-_THROUGH = {
-    "layer_norm", "rms_norm", "batch_norm", "group_norm", "relu", "relu_", "gelu", "silu", "silu_", "dropout",
-    "dropout_", "contiguous", "clone", "to", "alias", "detach", "type_as", "hardswish", "hardswish_", "relu6",
-    "hardtanh", "hardtanh_", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "_to_copy", "feature_dropout",
-    "mish", "leaky_relu", "leaky_relu_",
-}  # fmt: skip
+from .trace import Tracer, is_tensor, module_path
 
 
 @dataclass
@@ -32,6 +26,7 @@ class _Candidate:
     after: Node
     region: list[Node]
     adds: set[Node]
+    branch: bool = False
 
 
 def find_blocks(trace: Tracer, model: nn.Module) -> tuple[tuple[Block, ...], tuple[Fixed, ...]]:
@@ -55,6 +50,7 @@ def find_blocks(trace: Tracer, model: nn.Module) -> tuple[tuple[Block, ...], tup
             found[path] = candidate
     kinds = {path: type(module).__name__ for path, module in model.named_modules()}
     chosen = _choose(found, kinds)
+    chosen |= _branches(trace, regions, chosen)
     inside = tuple(f"{path}." for path in chosen)
     kept = tuple(f for f in fixed if not f.what.startswith(inside)) if inside else tuple(fixed)
     return _rows(trace, sorted(chosen.values(), key=lambda c: order[c.after])), kept
@@ -83,7 +79,7 @@ def _candidate(trace: Tracer, path: str, region: list[Node]) -> _Candidate | Rea
             return Reason("interface", "other results of this block are used elsewhere")
         if _enters_twice(before, inside):
             return None
-        adds = {n for n in region if hasattr(n.target, "_schema") and signature(n.target)[0] in _ADD}
+        adds = {n for n in region if operation(n) in ADD}
         return _Candidate(path, before, after, region, adds)
     return None
 
@@ -116,10 +112,10 @@ def _residual_source(trace: Tracer, after: Node, inside: set[Node]) -> Node | No
         if node in seen or not hasattr(node.target, "_schema"):
             continue
         seen.add(node)
-        name = signature(node.target)[0]
-        if name in _ADD:
+        name = operation(node)
+        if name in ADD:
             todo.extend((a, True) for a in node.args if is_tensor(a))  # type: ignore[misc]
-        elif name in _THROUGH and is_tensor(node.args[0]):
+        elif name in THROUGH and is_tensor(node.args[0]):
             todo.append((node.args[0], added))  # type: ignore[arg-type]
     return None
 
@@ -152,6 +148,25 @@ def _choose(found: Mapping[str, _Candidate], kinds: Mapping[str, str]) -> dict[s
     return {path: c for path, c in solid.items() if not any(path.startswith(f"{other}.") for other in solid)}
 
 
+def _branches(
+    trace: Tracer, regions: Mapping[str, list[Node]], chosen: Mapping[str, _Candidate]
+) -> dict[str, _Candidate]:
+    """Return the largest modules beside the ``chosen`` ones whose result is added to what they start from."""
+    found: dict[str, _Candidate] = {}
+    for path in sorted(regions, key=lambda path: path.count(".")):
+        call = trace.capture.calls.get(path)
+        holds = any(other.startswith(f"{path}.") for other in chosen)
+        held = any(path == other or path.startswith(f"{other}.") for other in (*chosen, *found))
+        if not path or holds or held or call is None or call.calls > 1 or call.interface is None:
+            continue
+        branch = branch_of(regions[path], lambda a, b: _same_terms(trace, a, b))
+        if branch is not None:
+            before, after, between = branch
+            region = [*regions[path], *between, after]
+            found[path] = _Candidate(path, before, after, region, {after}, branch=True)
+    return found
+
+
 def _container(path: str, found: Mapping[str, _Candidate], kinds: Mapping[str, str]) -> bool:
     inner = [c for other, c in found.items() if other.startswith(f"{path}.")]
     if not inner:
@@ -163,17 +178,25 @@ def _container(path: str, found: Mapping[str, _Candidate], kinds: Mapping[str, s
 
 
 def _rows(trace: Tracer, ordered: list[_Candidate]) -> tuple[Block, ...]:
-    """Group consecutive blocks of one container and the same axes into a run: what `depth` counts."""
+    """Group consecutive blocks of one container and the same axes into a run: what `depth` counts.
+
+    Branches of two lists that take turns (attentions and MLPs) are two runs, each of all that its list holds.
+    """
     blocks: list[Block] = []
-    runs: list[tuple[str, Node]] = []
+    runs: list[tuple[str, Node, str]] = []
     taken: dict[str, int] = {}
     for c in ordered:
         parent = c.path.rpartition(".")[0]
-        if not runs or runs[-1][0] != parent or not _same_terms(trace, runs[-1][1], c.after):
+        while c.branch and parent not in trace.capture.calls and parent.rpartition(".")[2].isdecimal():
+            parent = parent.rpartition(".")[0]  # lists of lists of branches are one row
+        near = runs if c.branch else runs[-1:]
+        run = next((row[2] for row in near[::-1] if row[0] == parent and _same_terms(trace, row[1], c.after)), None)
+        if run is None:
             taken[parent] = taken.get(parent, 0) + 1
-        runs.append((parent, c.after))
-        run = parent if taken[parent] == 1 else f"{parent}#{taken[parent]}"
+            run = parent if taken[parent] == 1 else f"{parent}#{taken[parent]}"
+        runs.append((parent, c.after, run))
         call = trace.capture.calls[c.path]
         assert call.interface is not None
-        blocks.append(Block(c.path, c.path, run, call.interface, c.before, c.after, tuple(c.region)))
+        interface = replace(call.interface, branch=c.branch)
+        blocks.append(Block(c.path, c.path, run, interface, c.before, c.after, tuple(c.region)))
     return tuple(blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import types
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ def clone_tree(root: nn.Module) -> nn.Module:
     """Copy a module and its submodules; parameters and buffers are the same objects as the original's.
 
     Other attributes are shared where they are plain values or cannot be copied, and deep-copied otherwise, with every
-    reference to a module of the tree (bound methods too) turned to its copy. A module that is used in several places
-    stays one module.
+    reference to a module of the tree turned to its copy: bound methods and functions that hold one, too. A module that
+    is used in several places stays one module.
     """
     memo: dict[int, Any] = {}
     modules = list(root.modules())
@@ -52,6 +53,11 @@ def clone_tree(root: nn.Module) -> nn.Module:
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if type(value) in _EMPTY and not value:
         return type(value)()
+    if isinstance(value, (types.FunctionType, list, tuple, dict)):
+        for function in _functions(value):
+            memo.setdefault(id(function), _turned(function, memo))
+        if isinstance(value, types.FunctionType):
+            return memo[id(value)]
     if isinstance(value, _SHARED):
         return value
     if isinstance(value, (tuple, torch.Size)) and all(isinstance(item, _SHARED) for item in value):
@@ -60,3 +66,38 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     except (TypeError, RuntimeError, NotImplementedError):  # a lock, an open file, a tensor that is a result: shared
         return value
+
+
+def _functions(value: Any) -> Iterator[types.FunctionType]:
+    """Yield a function, or those in a list, tuple or dict."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+    yield from (item for item in items if type(item) is types.FunctionType)
+
+
+def _turned(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
+    """Return a function that holds modules of the tree, as ``lambda x: mlp.out(mlp.into(x))`` does, with copies."""
+
+    def turned(held: Any) -> Any:
+        return memo.get(id(held), held) if isinstance(held, nn.Module) else held
+
+    cells, defaults = function.__closure__ or (), function.__defaults__ or ()
+    held = [_content(cell) for cell in cells]
+    new, given = [turned(each) for each in held], tuple(turned(each) for each in defaults)
+    if all(a is b for a, b in zip((*held, *defaults), (*new, *given), strict=True)):
+        return function
+    closure = tuple(
+        cell if now is before else types.CellType(now) for cell, before, now in zip(cells, held, new, strict=True)
+    )
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, given or None, closure or None
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(function.__dict__)
+    return made
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None

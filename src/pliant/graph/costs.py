@@ -215,6 +215,10 @@ _OTHERS = {
     "vdot",
     "addmv",
     "tensordot",
+    "inner",
+    "cdist",
+    "addbmm",
+    "linalg_vecdot",
 }
 _FREE = {"sym_size", "_assert_tensor_metadata"}
 

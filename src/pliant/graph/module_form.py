@@ -21,8 +21,8 @@ from .calls import Fix, Location
 from .clone import clone_tree
 from .dims import Dim
 from .meaning import Meaning, Misfit, meaning_of, wanted
-from .nouns import Interface
-from .packed_attention import attention_layers, resize_attention
+from .nouns import Block, Interface
+from .packed_attention import attention_layers, keep_padding, resize_attention
 from .prepare import forget_results, keeps_results
 from .probe import Use
 from .resized import write_sizes
@@ -44,6 +44,20 @@ class Skip(nn.Module):
         flat, _ = pytree.tree_flatten((args, kwargs))
         out = [flat[at] if at is not None and at >= 0 else None for at in self.interface.passed]
         out[self.interface.result] = flat[self.interface.hidden]
+        return pytree.tree_unflatten(out, self.interface.spec)
+
+
+class Nothing(Skip):
+    """Stands where a branch was left out: what the code around adds to the residual path is zero."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return zeros like the hidden state, other results as they came in, or None.
+
+        They are the hidden state times 0, as code such as a checkpoint may ask for a result that has a gradient.
+        """
+        flat, _ = pytree.tree_flatten((args, kwargs))
+        out = [flat[at] if at is not None and at >= 0 else None for at in self.interface.passed]
+        out[self.interface.result] = flat[self.interface.hidden] * 0
         return pytree.tree_unflatten(out, self.interface.spec)
 
 
@@ -108,7 +122,7 @@ class ModuleForm:
             self._patch(modules, slicing)
         for block in slicing.dropped:
             parent, _, last = block.module.rpartition(".")
-            skip = nn.Identity() if block.interface.plain else Skip(block.interface)
+            skip = _stand_in(block)
             skip.__dict__.update(_told(modules[block.module]))
             modules[parent]._modules[last] = skip.train(net.training)
         if self._keeps_results:
@@ -123,6 +137,7 @@ class ModuleForm:
                 modules[row[0]].__dict__[row[1]] = value
         for module in modules.values():
             follow_shapes(module)
+            keep_padding(module)
         for path, heads in self._attentions:
             resize_attention(modules[path], heads, slicing)
         for path, calls in self._misfits.items():
@@ -198,6 +213,13 @@ class ModuleForm:
     def _computed(self, expr: Expr, values: Mapping[Attribute, int], slicing: Slicing) -> int | None:
         known = {a: values.get(a, self.meaning.values[a]) for a in attributes_in(expr)}
         return evaluate(expr, known, slicing.size)
+
+
+def _stand_in(block: Block) -> nn.Module:
+    interface = block.interface
+    if interface.branch:
+        return Nothing(interface)
+    return nn.Identity() if interface.plain else Skip(interface)
 
 
 def _told(module: nn.Module) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class Interface:
 
     ``passed`` maps the other flat outputs to the flat inputs that they are (identical objects), None for those that the
     block makes, -1 for outputs that hold no tensor; ``spec`` is the structure of the outputs. ``plain`` says that it
-    takes one positional tensor and returns one.
+    takes one positional tensor and returns one. The result of a ``branch`` is added to the residual path by the code
+    around it: where it is left out, it gives zeros; other blocks hold the addition and give their input.
     """
 
     hidden: int
@@ -53,6 +54,7 @@ class Interface:
     passed: tuple[int | None, ...]
     spec: Any
     plain: bool = False
+    branch: bool = False
 
 
 @dataclass(frozen=True)

@@ -134,3 +134,12 @@ def resize_attention(module: nn.Module, heads: Dim, slicing: Slicing) -> None:
     if type(module) is nn.MultiheadAttention and not (inner == rows == width):
         module.__class__ = FreeAttention
         values["_qkv_same_embed_dim"] = False  # keeps the fused fast path of torch's transformer layers away
+
+
+def keep_padding(module: nn.Module) -> None:
+    """Keep torch's encoder from packing sequences without their padding: that asks for whole attentions and layers.
+
+    Padded places then hold numbers, as while it trains and as in the graph, where torch's own network has zeros.
+    """
+    if isinstance(module, nn.TransformerEncoder):
+        module.__dict__["use_nested_tensor"] = False

@@ -22,13 +22,15 @@ def as_option(value: object, where: str) -> Option:
     Raises:
         WrongShapeError: if it is not a bool, int, finite float, str or a tuple of such.
     """
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)):
         return tuple(as_option(item, where) for item in value)
     if isinstance(value, float) and not math.isfinite(value):
         raise WrongShapeError(f"{where}: options are finite numbers, got {value!r}; leave it out")
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
-            return kind(value)  # also turns a numpy float, which is a float, into a plain one
+            return kind(value)  # a member of an enumeration becomes what it stands for
     raise WrongShapeError(
         f"{where}: an option is a bool, int, float, str or a tuple of such, got {value!r} of type "
         f"{type(value).__name__}; use its name or its size instead"

@@ -39,6 +39,8 @@ class Space:
 
     def __init__(self, choices: Sequence[Choice], constraints: Sequence[Constraint | str] = ()) -> None:
         self.choices: tuple[Choice, ...] = tuple(choices)
+        if isinstance(constraints, str) or not all(isinstance(each, (str, Constraint)) for each in constraints):
+            raise WrongShapeError(f"constraints are a list such as ['depth >= 2', 'width <= 64'], got {constraints!r}")
         self.constraints: tuple[Constraint, ...] = tuple(
             Constraint.parse(each) if isinstance(each, str) else each for each in constraints
         )
@@ -135,6 +137,10 @@ class Space:
             UnknownNameError: for a choice or an option that does not exist; offers the nearest.
             WrongShapeError: if a choice is missing, or a constraint does not hold.
         """
+        if not isinstance(config, Mapping):
+            raise WrongShapeError(
+                f"a config maps every choice to an option, such as {dict(self.largest())}; got {config!r}"
+            )
         for name in config:
             if name not in self._by_name:
                 raise unknown("choice", name, self._by_name)

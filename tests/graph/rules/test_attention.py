@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,3 +102,26 @@ def test_the_fused_module_of_torch_bends_in_graph_form() -> None:
     )  # fmt: skip
     analysis = check(net, torch.randn(3, 6, 5), mask=False)
     assert {"heads", "head_width"} <= set(_kinds(analysis))
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        lambda s, k: k.repeat_interleave(s.heads // s.groups, dim=1),
+        lambda s, k: torch.repeat_interleave(k, 3, 1),
+        lambda s, k: k.repeat(1, 3, 1, 1),
+    ],
+    ids=["computed", "a number", "in turn"],
+)
+def test_key_heads_that_are_repeated_for_their_queries(repeated: Any) -> None:
+    def forward(s: Tiny, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part(x).unflatten(-1, (-1, 4)).transpose(1, 2) for part in (s.q, s.k, s.v))
+        mixed = F.scaled_dot_product_attention(q, repeated(s, k), repeated(s, v))
+        return s.out(mixed.transpose(1, 2).flatten(2))
+
+    net = Tiny(
+        forward, q=nn.Linear(5, 24), k=nn.Linear(5, 8), v=nn.Linear(5, 8), out=nn.Linear(24, 2), heads=6, groups=2
+    )
+    analysis = check(net, torch.randn(3, 7, 5), mask=False)
+    assert sizes(analysis) == [2, 3, 4]
+    assert {axis.kind for axis in analysis.axes} == {"heads", "group", "head_width"}

@@ -79,9 +79,17 @@ def test_expand_as_ties_to_the_tensor_whose_size_it_reads() -> None:
 @pytest.mark.parametrize(
     "many", [lambda h: h.repeat(1, 3), lambda h: h.repeat_interleave(3, 1), lambda h: h.tile((3,))]
 )
-def test_repeats_are_kept_what_is_repeated_bends(many) -> None:
-    analysis = check(_net(many, out=12, width=4), _x())
-    assert sizes(analysis) == [4]
+def test_repeats_bend_and_what_is_repeated(many) -> None:
+    assert sizes(check(_net(many, out=12, width=4), _x())) == [3, 4]
+
+
+def test_repeats_of_what_is_kept_are_kept() -> None:
+    net = Tiny(
+        lambda s, x: s.b((s.a(x).repeat_interleave(3, 1) + s.p).relu().mean(1)),
+        a=nn.Linear(5, 8), b=nn.Linear(8, 2), p=nn.Parameter(torch.randn(12, 8)),
+    )  # fmt: skip
+    analysis = check(net, torch.randn(3, 4, 5))
+    assert sizes(analysis) == [8]
     assert "repeat" in codes(analysis)
 
 
@@ -153,4 +161,4 @@ def test_a_repeat_that_says_how_long_it_gets() -> None:
         lambda s, x: s.b((h := s.a(x).relu()).repeat_interleave(3, -1, output_size=3 * h.shape[-1])),
         a=nn.Linear(5, 4), b=nn.Linear(12, 2),
     )  # fmt: skip
-    assert sizes(check(net, torch.randn(3, 5))) == [4]
+    assert sizes(check(net, torch.randn(3, 5))) == [3, 4]

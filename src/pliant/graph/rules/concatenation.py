@@ -15,9 +15,19 @@ Size = Callable[[Dim], Any]
 
 def cat(t: Tracer, call: Call) -> None:
     """`cat(tensors, dim)`; empty 1-D tensors count for nothing."""
-    tensors = call.first
-    dims = [d for d in (t.of(tensor) for tensor in tensors) if not (len(d) == 1 and d[0].root().size == 0)]
-    axis = (call.get("dim") or 0) % len(dims[0])
+    dims = [d for d in (t.of(tensor) for tensor in call.first) if not (len(d) == 1 and d[0].root().size == 0)]
+    _join(t, call, dims, (call.get("dim") or 0) % len(dims[0]))
+
+
+def sides(t: Tracer, call: Call) -> None:
+    """`hstack`, `column_stack`, `vstack` of tensors that have the dimension: concatenations."""
+    dims = [t.of(tensor) for tensor in call.first]
+    if min(map(len, dims)) < 2:
+        raise Conflict(f"{call.name} of vectors")
+    _join(t, call, dims, 0 if call.name in ("vstack", "row_stack") else 1)
+
+
+def _join(t: Tracer, call: Call, dims: list[Dims], axis: int) -> None:
     out: Dims = []
     for i, first in enumerate(dims[0]):
         if i == axis:
@@ -147,6 +157,7 @@ RULES = {
     "concat": cat,
     "concatenate": cat,
     "stack": stack,
+    **dict.fromkeys(("hstack", "vstack", "row_stack", "column_stack"), sides),
     "slice": slice_,
     "narrow": narrow,
     "select": select,

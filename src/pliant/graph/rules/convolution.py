@@ -149,6 +149,16 @@ def grid_sampler(t: Tracer, call: Call) -> None:
     t.set(call, [*x[:2], *t.fixed(call.out.shape[2:], *SPACE)])
 
 
+def unpool(t: Tracer, call: Call) -> None:
+    """`max_unpool(x (..., C, *), indices)`: channels pass on, each with its own places in the image."""
+    x, indices, spatial = t.of(call["self"]), t.of(call["indices"]), 3 if call.name.endswith("3d") else 2
+    for i, (dim, place) in enumerate(zip(x, indices, strict=True)):
+        t.tie(dim, place, call.node)
+        if i >= len(x) - spatial:
+            t.freeze(dim, *SPACE, call.node)
+    t.set(call, [*x[:-spatial], *t.fixed(call.out.shape[-spatial:], *SPACE)])
+
+
 def resize_groups(t: Tracer, call: Call, size: Callable[[Dim], Any]) -> dict[str, Any]:
     """Recompute ``groups`` of a (transposed) convolution."""
     if int(call["groups"]) == 1:
@@ -189,6 +199,7 @@ RULES = (
     | dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), conv_transpose)
     | dict.fromkeys(_POOLS, spatial)
     | dict.fromkeys(_PADS, pad)
+    | dict.fromkeys(("max_unpool2d", "max_unpool3d"), unpool)
     | dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sampler)
     | {
         "pixel_shuffle": pixel_shuffle,

@@ -119,6 +119,13 @@ def ordered(t: Tracer, call: Call) -> None:
     t.set(call, [list(x) for _ in call.out] if isinstance(call.out, (list, tuple)) else x)
 
 
+def mirrored(t: Tracer, call: Call) -> None:
+    """`flipud`, `fliplr`: along the first (second) dimension the order of the units counts, so it is kept."""
+    x = t.of(call.first)
+    t.freeze(x[call.name == "fliplr"], "order", "the order of its units counts", call.node)
+    t.set(call, x)
+
+
 def triangle(t: Tracer, call: Call) -> None:
     """`tril`, `triu`: the last two dimensions are compared by place."""
     x = t.of(call.first)
@@ -128,8 +135,13 @@ def triangle(t: Tracer, call: Call) -> None:
 
 
 def gather(t: Tracer, call: Call) -> None:
-    """`gather(x, dim, index)`: along ``dim`` rows are looked up; elsewhere index and source go side by side."""
-    x, indices = t.of(call.first), t.of(call["index"])
+    """`gather(x, dim, index)`: along ``dim`` rows are looked up; elsewhere index and source go side by side.
+
+    `take_along_dim` does the same, and broadcasts both, which is followed where neither is.
+    """
+    x, indices = t.of(call.first), t.of(call["index"] if "index" in call.args else call["indices"])
+    if call["dim"] is None or list(call.out.shape) != [dim.root().size for dim in indices]:
+        raise Conflict("places of the flattened tensor, or of a broadcast one")
     axis = call["dim"] % len(x)
     for i, (dim, place) in enumerate(zip(x, indices, strict=True)):
         if i == axis:
@@ -192,6 +204,9 @@ RULES = {
     "index": index,
     "index_select": index_select,
     "gather": gather,
+    "take_along_dim": gather,
+    "flipud": mirrored,
+    "fliplr": mirrored,
     "tril": triangle,
     "triu": triangle,
     "diff": diff,

@@ -41,6 +41,17 @@ def pointwise(t: Tracer, call: Call) -> None:
     t.set(call, [list(out) for _ in results] if isinstance(value, (list, tuple)) else out)
 
 
+def broadcast(t: Tracer, call: Call) -> None:
+    """`broadcast_tensors(tensors)`: all get the same sizes."""
+    out = [Dim(int(size)) for size in call.out[0].shape]
+    for tensor in call.first:
+        dims = t.of(tensor)
+        for dim, wide in zip(reversed(dims), reversed(out), strict=False):
+            if dim.root().size == wide.root().size:
+                t.tie(wide, dim, call.node)
+    t.set(call, [list(out) for _ in call.out])
+
+
 def first(t: Tracer, call: Call) -> None:
     """Casts: the sizes are those of the first argument, whatever the others are."""
     t.set(call, t.of(call.first))
@@ -72,7 +83,7 @@ RULES = (
     dict.fromkeys((*_UNTAGGED, "pointwise"), pointwise)
     | dict.fromkeys(_FIRST, first)
     | dict.fromkeys(("prelu", "_prelu_kernel"), prelu)
-    | {"_weight_norm": weight_norm}
+    | {"_weight_norm": weight_norm, "broadcast_tensors": broadcast}
     | dict.fromkeys(
         (
             "_assert_tensor_metadata",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..dims import Conflict, Dim, Reason, flat, product, regroup, split_product
+from ..dims import Conflict, Dim, Reason, atoms, flat, product, regroup, split_product
 from ..trace import Call, Dims, Tracer, place
 
 Size = Callable[[Dim], Any]
@@ -121,9 +121,14 @@ def expand(t: Tracer, call: Call) -> None:
 
 
 def _counts(t: Tracer, call: Call, counts: Sequence[int], x: Dims) -> Dims:
-    """Return terms for numbers of repeats: of a single unit they are free, like an expansion, else they are kept."""
+    """Return terms for numbers of repeats: free as those of an expansion, but kept where what is repeated is.
+
+    Key heads that are repeated for their query heads are many of one unit each; tokens or pixels are no units.
+    """
     return [
-        Dim(int(count)) if dim.root().size == 1 else t.fixed([count], "repeat", "a number of repeats", call.node)[0]
+        t.fixed([count], "repeat", "a number of repeats", call.node)[0]
+        if any(atom.reason is not None for atom in atoms(dim) if atom.size > 1)
+        else Dim(int(count))
         for count, dim in zip(counts, x, strict=True)
     ]
 
@@ -214,7 +219,8 @@ def resize_repeat(t: Tracer, call: Call, size: Size) -> dict[str, Any]:
     if call.name == "repeat_interleave":
         known = {} if call.get("output_size") is None else {"output_size": size(t.of(call.node)[call["dim"]])}
         return {"repeats": counts[0], **known}
-    return {"repeats" if call.name == "repeat" else "dims": counts}
+    name = "repeats" if call.name == "repeat" else "dims"
+    return {name: counts[-len(call[name]) :]}  # `tile` may be given fewer than there are dimensions
 
 
 def resize_arange(t: Tracer, call: Call, size: Size) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _candidates(analysis: Analysis) -> list[str]:
     behind its layers but the last.
     """
     ends = _ends(analysis)
-    runs = {block.module: block.run for block in analysis.blocks if block.module in ends}
+    runs = {block.module: block.run for block in analysis.blocks if block.module in ends and not block.interface.branch}
     outer = [path for path in runs if not any(path.startswith(f"{other}.") for other in runs)]
     outer.sort(key=ends.__getitem__)
     last = {runs[path]: path for path in outer}
