@@ -238,8 +238,8 @@ def test_a_network_without_weights_gives_members_without_weights() -> None:
 @pytest.mark.parametrize("held", ["closure", "default", "list", "itself"])
 def test_functions_that_hold_modules(held: str) -> None:
     """As minGPT writes its MLP; a copy whose functions run the original's modules would be no network of its own."""
-    net = tiny(lambda s, x: s.run[0](x) if isinstance(s.run, list) else s.run(x))
-    parts = nn.ModuleDict({"a": net.a, "b": net.b})
+    net: Any = tiny(lambda s, x: s.run[0](x) if isinstance(s.run, list) else s.run(x))
+    parts: Any = nn.ModuleDict({"a": net.a, "b": net.b})
     net.parts = parts
     net.run = {
         "closure": lambda x: parts.b(parts.a(x).relu()),

@@ -89,7 +89,7 @@ def test_broadcast_tensors() -> None:
 
 def test_unpooling_knows_places_per_channel() -> None:
     def forward(s: Tiny, x: Tensor) -> Tensor:
-        return s.b(F.max_unpool2d(*F.max_pool2d(s.a(x), 2, return_indices=True), 2))
+        return s.b(F.max_unpool2d(*F.max_pool2d(s.a(x), 2, return_indices=True), (2, 2)))
 
     net = Tiny(forward, a=nn.Conv2d(1, 6, 1), b=nn.Conv2d(6, 2, 1))
     assert sizes(check(net, torch.randn(3, 1, 4, 4))) == [6]
