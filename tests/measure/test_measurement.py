@@ -66,10 +66,7 @@ def test_metric_takes_arrays_of_one_element_and_no_text() -> None:
 def test_settings_are_what_a_value_depends_on() -> None:
     inputs = torch.zeros(4, 3)
     assert Macs((inputs,), {"scale": inputs[0]}).settings() == {"example_args": [[4, 3]], "example_kwargs": [[3]]}
-    assert Latency((inputs,), threads=2).settings() == {
-        "example_args": [[4, 3]],
-        "runtime": "torch",
-        "threads": 2,
-        "repeats": 20,
-    }
+    timed = Latency((inputs,), threads=2)
+    assert timed.settings() == {"example_args": [[4, 3]], "runtime": "torch", "threads": 2}
+    assert Latency((inputs,), threads=2, repeats=50).settings() == timed.settings()
     assert Metric("error", id, "max", "%").settings() == Params().settings() == {}
