@@ -44,12 +44,12 @@ Pair = tuple[Tensor, Tensor]
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments by name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks sentences", description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--size", type=int, default=32, help="sentences of a training batch")
-    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--states", type=float, default=2.0, help="weight of the states between layers")
     parser.add_argument("--members", type=int, default=3, help="random ones that learn in each step")
-    parser.add_argument("--pieces", type=int, default=3, help="random pieces of each sentence that are learnt from too")
+    parser.add_argument("--pieces", type=int, default=2, help="random pieces of each sentence that are learnt from too")
     parser.add_argument("--batch", type=int, default=8, help="sentences of a call that is timed")
     parser.add_argument("--test", type=int, default=800, help="held-out sentences that are compared, all pairs of them")
     parser.add_argument("--threads", type=int, default=1, help="of training")
