@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import operator
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 
 class PliantError(Exception):
@@ -67,6 +69,20 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
     names = sorted(known)
     shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
     return UnknownNameError(f"there is no {what} named {name!r}{nearest(name, names)} (known: {shown or 'none'})")
+
+
+def whole(given: Any, what: str) -> int:
+    """Return ``given`` as an int; whole numbers of NumPy and torch are taken too.
+
+    Raises:
+        WrongShapeError: it is no whole number.
+    """
+    try:
+        if isinstance(given, bool):
+            raise TypeError
+        return operator.index(given)
+    except TypeError:
+        raise WrongShapeError(f"{what} is a whole number, got {given!r:.60}") from None
 
 
 def require(module: str, extra: str) -> ModuleType:

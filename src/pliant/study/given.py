@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -39,20 +38,6 @@ def several(given: Any, what: str) -> list[Any]:
 
 def _short(given: Any) -> str:
     return repr(given) if isinstance(given, str) else f"{type(given).__name__}(…)"
-
-
-def whole(given: Any, what: str) -> int:
-    """Return ``given`` as an int; whole numbers of NumPy and torch are taken too.
-
-    Raises:
-        WrongShapeError: it is no whole number.
-    """
-    try:
-        if isinstance(given, bool):
-            raise TypeError
-        return operator.index(given)
-    except TypeError:
-        raise WrongShapeError(f"{what} is a whole number, got {given!r}") from None
 
 
 def checked_objectives(objectives: Sequence[Any], space: Space) -> list[str]:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..checks import MissingExtraError, PliantError, WrongShapeError
+from ..checks import MissingExtraError, PliantError, WrongShapeError, whole
 from ..space import Config
 from .dialogue import Dialogue, Exhausted
 from .evaluation import Outcome
-from .given import whole
 from .plan import Plan
 from .records import Record
 from .sharing import POLL_SECONDS, Sharing, key_of

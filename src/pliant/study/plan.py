@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import catalog
-from ..checks import WrongShapeError, unknown
+from ..checks import WrongShapeError, unknown, whole
 from ..measure import Bytes, Measurement, Objective, Params
 from ..space import Constraint, Problem, Space
 from ..technique import Searcher
-from .given import checked_objectives, several, whole
+from .given import checked_objectives, several
 from .problem import problem_of
 
 FREE: dict[str, type[Objective]] = {"params": Params, "bytes": Bytes}

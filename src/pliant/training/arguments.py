@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import catalog
-from ..checks import PliantError, WrongShapeError
+from ..checks import PliantError, WrongShapeError, whole
 from ..family.family import Family
 from ..technique import Recipe
 from .compute import Compute
@@ -21,22 +21,17 @@ from .optimizer import default_optimizer
 _SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
 
 
-def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return a whole number as an ``int``.
-
-    Raises:
-        WrongShapeError: it is none, or not from ``least`` to ``most``.
-    """
-    right = isinstance(value, Integral) and not isinstance(value, bool)
-    if not right or value < least or (most is not None and value > most):
+def _between(value: Any, name: str, least: int, most: int | None = None) -> int:
+    found = whole(value, name)
+    if found < least or (most is not None and found > most):
         bounds = f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
-        raise WrongShapeError(f"{name} is {bounds}; got {value!r:.60}")
-    return int(value)
+        raise WrongShapeError(f"{name} is {bounds}; got {found}")
+    return found
 
 
 def checked_numbers(steps: Any, save_every: Any, seed: Any) -> tuple[int, int, int]:
     """Return a run's whole numbers; raises :class:`~pliant.checks.WrongShapeError`."""
-    return whole("steps", steps, 0), whole("save_every", save_every, 1), whole("seed", seed, *_SEEDS)
+    return _between(steps, "steps", 0), _between(save_every, "save_every", 1), _between(seed, "seed", *_SEEDS)
 
 
 def check_rates(clip: Any, warmup: Any, schedule: Any) -> None:
