@@ -231,6 +231,26 @@ def test_threads_that_switch_between_members(serving: bool) -> None:
     assert not wrong, wrong[:2]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_forward_that_a_hook_ends_keeps_no_copies(first: bool) -> None:
+    """Whether the hook of one's own comes before the member's or after it."""
+    family, x = fused((Depth(),))
+    config = family.space.smallest()
+    net, (_, aliases) = family.member(config), family._members[config]
+
+    def stop(module: Any, args: Any) -> None:
+        raise RuntimeError("stopped")
+
+    handle = net.register_forward_pre_hook(stop, prepend=first)
+    with pytest.raises(RuntimeError, match="stopped"):
+        net(x)
+    handle.remove()
+    net(x)
+    assert not any(gather.own.is_meta for gather in aliases.gathers.values())
+    go_cold(family, x)
+    assert all(gather.own.is_meta for gather in aliases.gathers.values())
+
+
 def test_added_parameters_follow_a_model_without_buffers() -> None:
     family, x = fused((MixtureOfSupernets(),))
     config = family.space.smallest()

@@ -320,7 +320,7 @@ class AliasSet:
     def running(self, forwards: int) -> None:
         """Learn that a forward has begun (1) or ended (-1): meanwhile no copy is given back."""
         for gather in self.gathers.values():
-            gather.running += forwards
+            gather.running = max(0, gather.running + forwards)  # one that a hook ended may never have begun
 
     def release(self) -> None:
         """Free the gathered copies."""
