@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pliant import Depth, Family, MixtureOfSupernets, PliantError, Width
+from pliant.family.indexing import Index
 from tests.family.nets import ConvNet, ViT, images, vectors
 
 KINDS = ("width", "heads")
@@ -229,6 +230,32 @@ def test_threads_that_switch_between_members(serving: bool) -> None:
         for thread in threads:
             thread.join()
     assert not wrong, wrong[:2]
+
+
+def test_one_thread_at_a_time_decides_which_copies_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    family, x = fused((Depth(),))
+    gather, gathering, go_on = Index.take, threading.Event(), threading.Event()
+
+    def slowly(index: Index, value: Tensor) -> Tensor:
+        gathering.set()
+        assert go_on.wait(60)
+        return gather(index, value)
+
+    monkeypatch.setattr(Index, "take", slowly)
+    first = threading.Thread(target=family.member, args=(family.space.smallest(),))
+    second = threading.Thread(target=family.member(family.space.largest()), args=(x,))  # has nothing to gather
+    third = threading.Thread(target=family.ready, args=(family.space.largest(),))
+    for thread in (first, second, third):
+        thread.start()
+        assert gathering.wait(60)
+    second.join(60)
+    assert not second.is_alive(), "forwards go on"
+    third.join(0.2)
+    assert third.is_alive(), "it waits until the first has its copies"
+    go_on.set()
+    for thread in (first, third):
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -6,6 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -80,9 +81,13 @@ def state_of(full: Tensor) -> State:
 
 
 class Warm:
-    """Brings members up to date, and decides whose gathered copies are kept afterwards."""
+    """Brings members up to date, and decides whose gathered copies are kept afterwards.
+
+    Threads may share a family that does not learn: what changes which copies there are holds ``lock``; forwards do not.
+    """
 
     def __init__(self) -> None:
+        self.lock = RLock()
         self._last: list[AliasSet] = []
         self._copies: Copies | None = None
 
@@ -92,14 +97,22 @@ class Warm:
         return self._copies.bytes if self._copies is not None else 0
 
     def activate(self, aliases: AliasSet, running: bool = False) -> None:
-        """Make a member ready; ``running``: for a forward that is about to begin."""
-        aliases.link(running, self._copies)
-        if self._copies is not None:
-            self._copies.trim(len(aliases.gathers))
-        elif aliases.gathers and (not self._last or self._last[-1] is not aliases):
-            self._last = [each for each in self._last if each is not aliases] + [aliases]
-            while len(self._last) > _WARM:
-                self._last.pop(0).release()
+        """Make a member ready; ``running``: for a forward that is about to begin, whose copies stay until it ends."""
+        with self.lock:
+            if running:
+                aliases.running(1)
+            aliases.link(running, self._copies)
+            if self._copies is not None:
+                self._copies.trim(len(aliases.gathers))
+            elif aliases.gathers and (not self._last or self._last[-1] is not aliases):
+                self._last = [each for each in self._last if each is not aliases] + [aliases]
+                while len(self._last) > _WARM:
+                    self._last.pop(0).release()
+
+    def finished(self, aliases: AliasSet) -> None:
+        """Learn that a forward has ended."""
+        with self.lock:
+            aliases.running(-1)
 
     @contextmanager
     def serving(self, copies: float, weights: int) -> Iterator[None]:
@@ -108,14 +121,16 @@ class Warm:
             raise PliantError(f"copies, a share of the weights' bytes, is 0 or more, not {copies:g}")
         if self._copies is not None:
             raise PliantError("this family serves already: leave the other serving() first")
-        while self._last:
-            self._last.pop().release()
-        self._copies = Copies(copies * weights)
+        with self.lock:
+            while self._last:
+                self._last.pop().release()
+            self._copies = Copies(copies * weights)
         try:
             yield
         finally:
-            self._copies.clear()
-            self._copies = None
+            with self.lock:
+                self._copies.clear()
+                self._copies = None
 
     def forget(self) -> None:
         """Forget the members; what is shared stays for those that are made anew."""

@@ -172,33 +172,34 @@ class Family:
         Raises:
             UnknownNameError: a choice or option that the space does not have.
         """
-        self._follow()
-        if isinstance(config, Config) and (config in self._members or config in self._whole):
-            checked = config  # what is remembered has been checked
-        else:
-            checked = self.space.check(config)
-        if checked in self._whole:
-            return self._network()
-        found = self._members.get(checked)
-        if found is None or found[1].apart:
-            draft = self.draft(checked)
-            slicing = draft.slicing()
-            if slicing.whole and not draft.changes:
-                self._whole = {checked}
+        with self._warm.lock:
+            self._follow()
+            if isinstance(config, Config) and (config in self._members or config in self._whole):
+                checked = config  # what is remembered has been checked
+            else:
+                checked = self.space.check(config)
+            if checked in self._whole:
                 return self._network()
-            with torch.inference_mode(False):  # a member that is first asked for in it may learn later
-                found = self._build(slicing, draft)
-            self._members[checked] = found
-            while len(self._members) > _CACHED:
-                old, _ = self._members.popitem(last=False)
-                self._calibrated.pop(old, None)
-        else:
-            self._members.move_to_end(checked)
-        net, aliases = found
-        if net.training != self.model.training:
-            net.train(self.model.training)
-        self._warm.activate(aliases)
-        return net
+            found = self._members.get(checked)
+            if found is None or found[1].apart:
+                draft = self.draft(checked)
+                slicing = draft.slicing()
+                if slicing.whole and not draft.changes:
+                    self._whole = {checked}
+                    return self._network()
+                with torch.inference_mode(False):  # a member that is first asked for in it may learn later
+                    found = self._build(slicing, draft)
+                self._members[checked] = found
+                while len(self._members) > _CACHED:
+                    old, _ = self._members.popitem(last=False)
+                    self._calibrated.pop(old, None)
+            else:
+                self._members.move_to_end(checked)
+            net, aliases = found
+            if net.training != self.model.training:
+                net.train(self.model.training)
+            self._warm.activate(aliases)
+            return net
 
     def zero_grad(self) -> None:
         """Take all gradients away, as an optimizer's ``zero_grad()``, but clear no more memory than members wrote to.
@@ -301,15 +302,16 @@ class Family:
     def evaluated(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member as :meth:`ready` does, always over the family's own storage."""
         checked = self.space.check(config)
-        net = self.member(checked)
-        if self._calibration and self._calibrated.get(checked) != self._version(net):
-            if self.form == "module" or self.draft(checked).slicing().whole:
-                estimate_statistics(net, self._calibration)
-            else:
-                named = {n: b for n, b in net.named_buffers() if n in self.statistics}
-                estimate_in_graph(net, named, self._momenta, self._calibration)
-            self._calibrated[checked] = self._version(net)
-        return net.eval()
+        with self._warm.lock:
+            net = self.member(checked)
+            if self._calibration and self._calibrated.get(checked) != self._version(net):
+                if self.form == "module" or self.draft(checked).slicing().whole:
+                    estimate_statistics(net, self._calibration)
+                else:
+                    named = {n: b for n, b in net.named_buffers() if n in self.statistics}
+                    estimate_in_graph(net, named, self._momenta, self._calibration)
+                self._calibrated[checked] = self._version(net)
+            return net.eval()
 
     def _version(self, net: nn.Module) -> int:
         """Return a number that grows with every change of the weights, or of the member's own statistics."""

@@ -34,14 +34,13 @@ class _Hook:
 class _BeforeForward(_Hook):
     def __call__(self, module: nn.Module, args: Any) -> None:
         if self._aliases is not None:
-            self._aliases.running(1)
             self._warm.activate(self._aliases, running=True)
 
 
 class _AfterForward(_Hook):
     def __call__(self, module: nn.Module, args: Any, outputs: Any) -> None:
         if self._aliases is not None:
-            self._aliases.running(-1)
+            self._warm.finished(self._aliases)
             self._aliases.before_backward(outputs)
 
 
