@@ -12,26 +12,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pliant.family import Family, aliases
+from pliant.family import Family
 from pliant.family.gradients import GradientStore
 from pliant.training.step import gradient_norm
 from tests.family.test_aliases import CASES, close, expected, family_of, gradients, learn
 
 
-@pytest.fixture(autouse=True)
-def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep count of the smallest buffers too, as of large ones."""
-    monkeypatch.setattr(aliases, "WORTH_COUNTING", 0)
+@pytest.fixture(autouse=True, params=[0, GradientStore.worth_counting], ids=["counted", "together"])
+def counting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Keep count of the smallest buffers too, as of large ones; or clear these small ones together."""
+    monkeypatch.setattr(GradientStore, "worth_counting", request.param)
+    return int(request.param)
 
 
 @cache
-def shared(name: str) -> tuple[Any, Tensor]:
-    """Return a family that these tests use by turns: every one of its buffers is counted."""
+def shared(name: str, counting: int) -> tuple[Any, Tensor]:
+    """Return a family that these tests use by turns."""
     return family_of(name)
 
 
 def taken(name: str) -> tuple[Any, Tensor]:
-    family, x = shared(name)
+    family, x = shared(name, GradientStore.worth_counting)
     family.model.train().zero_grad(set_to_none=True)
     return family, x
 
@@ -122,6 +123,7 @@ def test_writes_of_others_are_noticed(name: str, write: Callable[[Family, Tensor
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("counting", [0], indirect=True)
 def test_what_a_small_member_wrote_is_all_that_is_cleared(rng: Random) -> None:
     family, x = family_of("fused", dim=32, depth=3)
     store: Any = family.gradients
@@ -169,6 +171,42 @@ def test_a_buffer_follows_its_parameter_to_another_shape_and_type() -> None:
     parameter.data = torch.zeros(2, 5, dtype=torch.float64)
     assert store.of(parameter).shape == (2, 5)
     assert store.of(parameter).dtype == torch.float64
+
+
+@pytest.mark.parametrize("part", ["", "head"], ids=["all", "head"])
+def test_gradients_that_a_moved_model_took_along_are_cleared_too(part: str) -> None:
+    family, x = family_of("fused")
+    smallest = family.space.smallest()
+    learn(family, smallest, x)
+    family.model.get_submodule(part).double()  # their gradients, all of them or some, lie elsewhere now
+    family.zero_grad()
+    assert not any(bool(family.gradients.buffer(p).tensor.any()) for p in family.parameters())
+    family.model.double()
+    want = expected(family, smallest, x.double())
+    learn(family, smallest, x.double())
+    close(gradients(family), want)
+
+
+def test_small_gradients_lie_aligned_in_one_memory_and_do_not_overlap() -> None:
+    held = [nn.Parameter(torch.ones(shape)) for shape in ((3, 5), (), (0,), (7,), (2, 2))]
+    held.append(nn.Parameter(torch.ones(5, dtype=torch.float64)))
+    store: Any = GradientStore()
+    store.worth_counting = 1 << 18
+    store.attach(held)
+    for at, parameter in enumerate(held):
+        assert parameter.grad is not None
+        assert parameter.grad.shape == parameter.shape
+        assert parameter.grad.dtype == parameter.dtype
+        assert parameter.grad.data_ptr() % 64 == 0
+        parameter.grad += at + 1
+    for at, parameter in enumerate(held):
+        assert parameter.grad is not None
+        assert parameter.grad.eq(at + 1).all()
+    own = [parameter.grad for parameter in held if parameter.grad is not None and parameter.numel()]
+    assert len({gradient.untyped_storage().data_ptr() for gradient in own}) == 2, "one memory for each type"
+    store.clear(held)
+    store.attach(held[:2])
+    assert not any(bool(store.buffer(parameter).tensor.any()) for parameter in held)
 
 
 def test_a_gradient_of_autograds_own_is_taken_over() -> None:

@@ -20,11 +20,11 @@ from torch.utils import _pytree as pytree
 from ..checks import PliantError
 from ..graph.slicing import Pick, Slicing, take
 from .copies import Copies, State, state_of
-from .gradients import WORTH_COUNTING, GradientStore
+from .gradients import GradientStore
 from .indexing import Index
 
 Home = tuple[dict[str, Any], str]  # a module's store of parameters, and the name there
-_GRADIENT = attrgetter("grad")
+_GRADIENT, _LEARNS = attrgetter("grad"), attrgetter("requires_grad")
 
 
 class ViewAlias:
@@ -47,7 +47,7 @@ class ViewAlias:
         if own.requires_grad != full.requires_grad:
             own.requires_grad_(full.requires_grad)
             own.grad = self.buffer = None
-        if full.requires_grad and not self._counts and full.nbytes >= WORTH_COUNTING:
+        if full.requires_grad and not self._counts and store.counts(full):
             own.register_post_accumulate_grad_hook(store.buffer(full).accumulated)
             self._counts = True
 
@@ -77,20 +77,20 @@ class ViewAlias:
 
 
 class _Linked:
-    """Remembers how gradients were linked, to tell quickly whether they still are: it is asked twice in each step."""
+    """Remembers how gradients were linked, to tell quickly whether they still are: it is asked thrice in each step."""
 
     def __init__(self, views: Sequence[ViewAlias]) -> None:
         self._fulls, self._owns = [view.full for view in views], [view.own for view in views]
         self._buffers, self._parts = list(map(_GRADIENT, self._fulls)), list(map(_GRADIENT, self._owns))
         self._pointers = list(map(Tensor.data_ptr, self._buffers))
 
-    def still(self) -> bool:
-        """Return whether every gradient is the tensor that it was, and lies where it lay."""
+    def still(self, moved: bool = True) -> bool:
+        """Return whether every gradient is the tensor that it was, and, if it can have ``moved``, lies where it lay."""
         return (
             bool(self._fulls)
             and all(map(is_, map(_GRADIENT, self._fulls), self._buffers))
             and all(map(is_, map(_GRADIENT, self._owns), self._parts))
-            and list(map(Tensor.data_ptr, self._buffers)) == self._pointers
+            and (not moved or list(map(Tensor.data_ptr, self._buffers)) == self._pointers)
         )
 
 
@@ -136,8 +136,10 @@ class GatherAlias:
 
     def _copy(self, store: GradientStore) -> nn.Parameter:
         full, index = self.full, self._index
-        with torch.inference_mode(False):  # what is made in it cannot learn later
-            own = nn.Parameter(index.take(full.detach()), full.requires_grad)
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):  # what is made in it cannot learn later
+                return self._copy(store)
+        own = nn.Parameter(index.take(full.detach()), full.requires_grad)
         if full.requires_grad:
             own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
         return own
@@ -174,12 +176,15 @@ class GatherAlias:
 
 
 def _scatter(own: Tensor, index: Index, store: GradientStore, full: nn.Parameter) -> None:
-    if own.grad is not None:
-        target = store.of(full)
-        parts = index.parts(target) if full.nbytes >= WORTH_COUNTING else [target]
-        with store.buffer(full).writing(parts):
+    if own.grad is None:
+        return
+    target = store.of(full)
+    if store.counts(full):
+        with store.buffer(full).writing(index.parts(target)):
             index.add(target, own.grad)
-        own.grad = None
+    else:
+        index.add(target, own.grad)
+    own.grad = None
 
 
 class AliasSet:
@@ -197,6 +202,7 @@ class AliasSet:
     ) -> None:
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
         self.views: list[ViewAlias] = []
+        self._fulls: list[nn.Parameter] = []  # of the views
         self.gathers: dict[str, GatherAlias] = {}
         self._absent: list[nn.Parameter] = []
         self._homes: dict[str, list[Home]] = {}
@@ -214,8 +220,6 @@ class AliasSet:
                 return gather.own
             view = ViewAlias(full, picks, self._store)
             self.views.append(view)
-            self._pointers.append(full.data_ptr())
-            self._learning.append(full.requires_grad)
             return view.own
         if name in self._own_buffers:
             return take(full, picks).clone()
@@ -234,10 +238,19 @@ class AliasSet:
                 path, _, last = place.rpartition(".")
                 if path in modules and last in modules[path]._parameters:
                     self._homes.setdefault(name, []).append((modules[path]._parameters, last))
-        # What is in no module went with a block that is left out: to gather it would take time for nothing.
+        # What is in no module went with a block that is left out: to bring it up to date would take time for nothing.
         # Its gradient is zero, as that of all the rest that this member lacks.
         self._absent = [gather.full for name, gather in self.gathers.items() if not self._homes.get(name)]
         self.gathers = {name: gather for name, gather in self.gathers.items() if self._homes.get(name)}
+        gone = {
+            id(self._tensors[name])
+            for name in self._tensors
+            if not any(place.rpartition(".")[0] in modules for place in places.get(name, (name,)))
+        }
+        self._absent += [view.full for view in self.views if id(view.full) in gone]
+        self.views = [view for view in self.views if id(view.full) not in gone]
+        self._fulls = [view.full for view in self.views]
+        self._pointers, self._learning = list(map(Tensor.data_ptr, self._fulls)), list(map(_LEARNS, self._fulls))
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:
         """Bring every alias up to date; called when the member is asked for and before each forward (``running``).
@@ -247,7 +260,7 @@ class AliasSet:
         Raises:
             PliantError: the member was moved to another type or device by itself.
         """
-        pointers = [view.full.data_ptr() for view in self.views]
+        pointers = list(map(Tensor.data_ptr, self._fulls))
         if pointers != self._pointers:
             for view in self.views:
                 view.follow()
@@ -257,7 +270,7 @@ class AliasSet:
                 f"this member was moved to {self.views[0].own.dtype} on {self.views[0].own.device}, away from the "
                 "family whose weights it shares: move family.model, and members follow; or take family.extract(config)"
             )
-        learning = [view.full.requires_grad for view in self.views]
+        learning = list(map(_LEARNS, self._fulls))
         if learning != self._learning:
             for view in self.views:
                 view.learn(self._store)
@@ -277,7 +290,7 @@ class AliasSet:
         # A tied parameter has one alias, so none is met twice here.
         gathered = (gather.full for gather in self.gathers.values())
         fulls = [*(view.full for view in learning), *gathered, *self._absent]
-        self._store.attach(full for full in fulls if full.requires_grad and full.grad is None)
+        self._store.attach([full for full in fulls if full.requires_grad and full.grad is None])
         if self._linked.still():  # most often the gradients had been cleared, and nothing else
             return
         cleared = False
@@ -305,7 +318,8 @@ class AliasSet:
                 leaf.register_hook(self._relink)
 
     def _relink(self, gradient: Tensor) -> None:
-        self._link_gradients()
+        if not self._linked.still(moved=False):
+            self._link_gradients()
 
     @property
     def apart(self) -> bool:

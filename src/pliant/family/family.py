@@ -214,7 +214,7 @@ class Family:
         """Return the user's own network, ready to learn."""
         if torch.is_grad_enabled():
             learning = [p for p in self.model.parameters() if p.requires_grad]
-            self.gradients.attach(p for p in learning if p.grad is None)
+            self.gradients.attach([p for p in learning if p.grad is None])
             for parameter in learning:
                 self.gradients.of(parameter)  # takes over a gradient that is not the family's
         return self.model

@@ -1,4 +1,8 @@
-"""One gradient buffer for each of the family's parameters, and what is known of where it holds anything."""
+"""One gradient buffer for each of the family's parameters, and what is known of where it holds anything.
+
+Large buffers are cleared where members wrote. Small ones lie side by side in one :class:`Arena` and are cleared in one
+go: to keep count of each would take longer than to clear them all.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-WORTH_COUNTING = 1 << 18  # bytes; of smaller buffers all is cleared: to keep count would take longer
-
 _MANY = 32  # parts, beyond which the whole buffer counts as written
+_ALIGNED = 64  # bytes, at multiples of which small buffers begin, as tensors of their own would
 
 
 @cache
@@ -26,13 +29,46 @@ def _accept_strided_gradients() -> None:
             toy.sum().backward()
 
 
+class Arena:
+    """The memory of small gradients of one type on one device.
+
+    Args:
+        sizes: bytes of each gradient.
+        device: where they lie.
+    """
+
+    __slots__ = ("_memory", "_starts", "_version")
+
+    def __init__(self, sizes: Iterable[int], device: torch.device) -> None:
+        self._starts = [0]
+        for size in sizes:
+            self._starts.append(self._starts[-1] + -(-size // _ALIGNED) * _ALIGNED)
+        self._memory = torch.zeros(self._starts[-1], dtype=torch.uint8, device=device)
+        self._version = self._memory._version
+
+    def part(self, at: int, like: Tensor) -> Tensor:
+        """Return the gradient at place ``at``, shaped as ``like``."""
+        start = self._starts[at]
+        return self._memory[start : start + like.nbytes].view(like.dtype).view(like.shape)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has written to any of the gradients since they were cleared."""
+        return self._memory._version == self._version
+
+    def clear(self) -> None:
+        """Make all gradients zero."""
+        self._memory.zero_()
+        self._version = self._memory._version
+
+
 class Buffer:
     """The memory of one gradient, and which parts of it were written since it was cleared.
 
     Every write in place raises a tensor's version: one that nobody told of shows, and all counts as written.
     """
 
-    __slots__ = ("_memory", "_version", "clean", "tensor", "written")
+    __slots__ = ("_arena", "_memory", "_version", "clean", "tensor", "written")
 
     def __init__(self) -> None:
         self.tensor = torch.empty(0)
@@ -40,6 +76,17 @@ class Buffer:
         self.clean = False  # cleared on purpose, and nobody's gradient since
         self._version = -1  # up to here all writes are known
         self._memory = 0  # where they went: a model that moves to another precision takes its gradients along
+        self._arena: Arena | None = None
+
+    def lie_in(self, arena: Arena | None, tensor: Tensor) -> None:
+        """Have ``tensor``, all zeros, as the gradient."""
+        self.tensor, self._arena = tensor, arena
+        self.cleared()
+
+    @property
+    def arena(self) -> Arena | None:
+        """What the gradient lies in, if it still does."""
+        return self._arena if self._memory == self.tensor.data_ptr() else None
 
     @property
     def counted(self) -> bool:
@@ -86,9 +133,15 @@ def _zero(buffers: Sequence[Buffer], everywhere: bool) -> None:
 class GradientStore:
     """One gradient buffer per family parameter, however many members learn and however often gradients are cleared."""
 
+    worth_counting = 1 << 18  # bytes of a parameter, from which its buffer is cleared by what was written
+
     def __init__(self) -> None:
         _accept_strided_gradients()
         self._buffers: dict[int, Buffer] = {}
+
+    def counts(self, parameter: nn.Parameter) -> bool:
+        """Return whether the parameter's buffer wants to be told of what is written to it."""
+        return parameter.nbytes >= self.worth_counting
 
     def buffer(self, parameter: nn.Parameter) -> Buffer:
         """Return a parameter's buffer, which may have to be made yet."""
@@ -113,34 +166,71 @@ class GradientStore:
                 buffer.tensor.copy_(gradient)
         return buffer.tensor
 
-    def attach(self, parameters: Iterable[nn.Parameter]) -> None:
+    def attach(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give parameters without a gradient their buffers, all zeros, in one go: one by one takes longer."""
-        stale = []
-        for parameter in parameters:
-            buffer = self.buffer(parameter)
-            if _assigned(parameter, buffer.tensor):
-                if not (buffer.clean and buffer.counted):
-                    stale.append(buffer)
-            else:
-                buffer.tensor = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
-                buffer.cleared()
+        buffers = list(map(self.buffer, parameters))
+        try:
+            for parameter, buffer in zip(parameters, buffers, strict=True):
                 parameter.grad = buffer.tensor
+        except (RuntimeError, TypeError):  # a new parameter, or one of another shape, type or device by now
+            self._make(parameters, buffers)
+        stale: list[Buffer] = []
+        untouched: dict[Arena | None, bool] = {None: False}
+        for buffer in buffers:
+            arena = buffer.arena
+            if arena not in untouched:
+                untouched[arena] = arena is not None and arena.untouched
+            # The last holder may have written through ``.data``, which leaves no trace.
+            if not (buffer.clean and (untouched[arena] or buffer.counted)):
+                stale.append(buffer)
             buffer.clean = False
-        _zero(stale, everywhere=True)  # the last holder may have written through ``.data``, which leaves no trace
+        if stale:
+            _zero(stale, everywhere=True)
+
+    def _make(self, parameters: Sequence[nn.Parameter], buffers: Sequence[Buffer]) -> None:
+        """Give parameters their buffers, new ones where those that they have do not fit."""
+        small: dict[tuple[torch.dtype, torch.device], list[tuple[nn.Parameter, Buffer]]] = {}
+        for parameter, buffer in zip(parameters, buffers, strict=True):
+            if _assigned(parameter, buffer.tensor):
+                continue
+            buffer.clean = True
+            if self.counts(parameter) or not parameter.is_contiguous() or type(parameter.data) is not Tensor:
+                made = torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False)
+                buffer.lie_in(None, made)
+                parameter.grad = made
+            else:
+                small.setdefault((parameter.dtype, parameter.device), []).append((parameter, buffer))
+        for (_, device), pairs in small.items():
+            arena = Arena([parameter.nbytes for parameter, _ in pairs], device)
+            for at, (parameter, buffer) in enumerate(pairs):
+                buffer.lie_in(arena, arena.part(at, parameter))
+                parameter.grad = buffer.tensor
 
     def clear(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Take every gradient away, and zero what was written of its buffer: no more where all writes are known."""
-        stale = []
+        """Take the family's gradients away, and zero what was written of their buffers.
+
+        Args:
+            parameters: all that the family has: small buffers are cleared together.
+        """
+        stale: list[Buffer] = []
+        arenas: set[Arena] = set()
         for parameter in parameters:
             gradient = parameter.grad
-            if gradient is not None:
-                buffer = self._buffers.get(id(parameter))
-                if buffer is not None and buffer.tensor is gradient:
+            if gradient is None:
+                continue
+            parameter.grad = None
+            buffer = self._buffers.get(id(parameter))
+            if buffer is not None and buffer.tensor is gradient:
+                buffer.clean = True
+                if (arena := buffer.arena) is None:
                     stale.append(buffer)
-                parameter.grad = None
-        _zero(stale, everywhere=False)
-        for buffer in stale:
-            buffer.clean = True
+                else:
+                    arenas.add(arena)
+        with torch.no_grad():
+            for arena in arenas:
+                arena.clear()
+        if stale:
+            _zero(stale, everywhere=False)
 
     @contextmanager
     def scaling(self) -> Iterator[None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from math import prod
+from operator import mul
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +15,23 @@ from torch import Tensor
 from ..graph.slicing import Pick, take
 
 _BLOCKS = 24  # up to which blocks are copied one by one: beyond, looking up places is quicker
+_OF_NUMPY = frozenset((torch.float32, torch.float64, torch.float16))
 _Block = tuple[tuple[slice, ...], tuple[slice, ...]]  # where it lies in the copy, and where in the tensor
+
+
+class _Comb(NamedTuple):
+    """Runs of one length at equal distances in one dimension, ranges in the others: one strided view holds them all."""
+
+    shape: tuple[int, ...]  # runs and places in a run are two dimensions
+    starts: tuple[int, ...]
+    dim: int
+    distance: int
+
+    def of(self, value: Tensor) -> Tensor:
+        """Return the view of a tensor."""
+        strides = value.stride()
+        inner = (*strides[: self.dim], self.distance * strides[self.dim], *strides[self.dim :])
+        return value.as_strided(self.shape, inner, value.storage_offset() + sum(map(mul, self.starts, strides)))
 
 
 class Index:
@@ -30,6 +48,7 @@ class Index:
         self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
         runs = [_runs(pick, size) for pick, size in zip(picks, shape, strict=True)]
         self.shape = tuple(each[-1][0].stop for each in runs)
+        self._comb = _comb(runs)
         self._blocks: list[_Block] = []
         if prod(map(len, runs)) <= _BLOCKS:
             for block in product(*runs):
@@ -43,6 +62,9 @@ class Index:
         """Return a copy of what is picked."""
         copy = torch.empty(self.shape, dtype=value.dtype) if self._blocks else None
         if copy is not None and _in_numpy(copy, value):
+            if self._comb is not None:
+                np.copyto(copy.view(self._comb.shape).numpy(), self._comb.of(value).numpy())
+                return copy
             target, source = copy.numpy(), value.numpy()
             for here, there in self._blocks:
                 target[here] = source[there]
@@ -56,9 +78,14 @@ class Index:
         """Add to what is picked, in place."""
         addend = addend.detach()
         if self._blocks and _in_numpy(target, addend):
+            if self._comb is not None:
+                part = self._comb.of(target).numpy()
+                np.add(part, addend.view(self._comb.shape).numpy(), out=part)
+                return
             total, own = target.numpy(), addend.numpy()
             for here, there in self._blocks:
-                total[there] += own[here]
+                part = total[there]
+                np.add(part, own[here], out=part)  # `total[there] += ...` would write the sum twice
             return
         target = take(target, self._ranges)
         places = self._on(target.device)
@@ -89,14 +116,30 @@ class Index:
         return self._places
 
 
-def _in_numpy(*values: Tensor) -> bool:
+def _in_numpy(first: Tensor, second: Tensor) -> bool:
     """NumPy copies with one thread: for copies as small as these, torch's threads take longer to wake."""
-    return all(
-        type(value) is Tensor  # not one that a tracer stands in for
-        and value.device.type == "cpu"
-        and value.dtype in (torch.float32, torch.float64, torch.float16)
-        for value in values
+    return (
+        type(first) is Tensor  # not one that a tracer stands in for
+        and type(second) is Tensor
+        and first.is_cpu
+        and second.is_cpu
+        and first.dtype in _OF_NUMPY
+        and second.dtype in _OF_NUMPY
     )
+
+
+def _comb(runs: Sequence[list[tuple[slice, slice]]]) -> _Comb | None:
+    dims = [dim for dim, each in enumerate(runs) if len(each) > 1]
+    if len(dims) != 1:
+        return None
+    starts = [there.start for _, there in runs[dims[0]]]
+    lengths = {there.stop - there.start for _, there in runs[dims[0]]}
+    distances = set(np.diff(starts).tolist())
+    if len(lengths) != 1 or len(distances) != 1 or min(distances) < 0:  # a view cannot run backwards
+        return None
+    shape = [each[-1][0].stop for each in runs]
+    shape[dims[0] : dims[0] + 1] = [len(starts), *lengths]
+    return _Comb(tuple(shape), tuple(each[0][1].start for each in runs), dims[0], *distances)
 
 
 def _key(pick: Pick) -> object:
