@@ -134,8 +134,7 @@ def sort_units(family: Family, original: nn.Module, draws: int = 40, size: int =
                 reader = net.get_submodule(f"{layer}.output.dense").weight
                 read = (reader * reader.grad).detach().sum(0)  # type: ignore[operator]
                 scores[axis.name] = scores.get(axis.name, 0) + read.view(axis.size, -1).sum(1) ** 2
-    family.permute({name: score.argsort(descending=True).tolist() for name, score in scores.items()})
-    family.prepared = True
+    family.prepare({name: score.argsort(descending=True).tolist() for name, score in scores.items()})
 
 
 def states_of(original: nn.Module, weight: float) -> FeatureMatch:

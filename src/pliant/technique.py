@@ -87,7 +87,7 @@ class Elastic(Technique):
         return {}
 
     def prepare(self, family: Family) -> None:
-        """Change the family once, before training; its largest member must compute the same function after it."""
+        """Change the family once, before training, when units are sorted; its largest member must compute the same."""
         return None
 
     follows: ClassVar[bool] = False

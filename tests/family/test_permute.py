@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import pliant
-from pliant.checks import UnknownNameError, WrongShapeError
+from pliant.checks import PliantError, UnknownNameError, WrongShapeError
 from pliant.family import Family
 from pliant.techniques.elastic.width import Width
 from tests.family.nets import Branches, ConvNet, Gpt, HardCoded, TorchAttention, Twice, ViT, images, tokens, vectors
@@ -80,6 +80,27 @@ def test_the_most_important_units_come_first() -> None:
     scores = sum(rows.abs().sum(1) / rows.abs().sum(1).mean() for rows in family.weight_views("first.width").values())
     assert isinstance(scores, Tensor)
     assert torch.equal(scores.argsort(descending=True, stable=True), torch.arange(16))
+
+
+def test_units_are_sorted_by_an_order_of_ones_own() -> None:
+    family, x = make("twice")
+    before, rows = family.model(x), family.model.out.weight.detach().clone()
+    order = torch.randperm(16).tolist()
+    family.prepare({"first.width": order})
+    assert torch.equal(family.model.out.weight, rows[:, order])
+    assert torch.allclose(family.model(x), before, atol=1e-5)
+    family.prepare()  # as training does: what was sorted stays
+    assert torch.equal(family.model.out.weight, rows[:, order])
+    with pytest.raises(PliantError, match="prepared already"):
+        family.prepare({"first.width": order})
+
+
+def test_units_stay_where_an_empty_order_says_so() -> None:
+    family, _ = make("twice")
+    before = {name: value.clone() for name, value in family.model.state_dict().items()}
+    family.prepare({})
+    family.prepare()  # done already
+    assert all(torch.equal(value, before[name]) for name, value in family.model.state_dict().items())
 
 
 def test_optimizer_and_views_survive() -> None:

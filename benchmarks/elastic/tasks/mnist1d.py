@@ -11,7 +11,7 @@ Source: Greydanus, Kobak (2020), Scaling down Deep Learning, arXiv 2011.14439.
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 from collections.abc import Iterator
 
 import torch
@@ -30,9 +30,10 @@ def data() -> dict[str, tuple[Tensor, Tensor]]:
     Raises:
         SystemExit: the package that makes them is missing.
     """
-    if importlib.util.find_spec("mnist1d") is None:
-        raise SystemExit("the signals' generator is missing: pip install mnist1d")
-    generator = importlib.import_module("mnist1d.data")  # it has no types
+    try:
+        generator = importlib.import_module("mnist1d.data")  # it has no types
+    except ModuleNotFoundError as error:  # this file may be found under the package's name, so look for what is in it
+        raise SystemExit("the signals' generator is missing: pip install mnist1d") from error
     asked = generator.get_dataset_args()
     asked.num_samples, asked.train_split = _TRAIN + _TEST, _TRAIN / (_TRAIN + _TEST)
     made = generator.make_dataset(asked)

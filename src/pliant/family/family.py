@@ -35,7 +35,7 @@ from .forms import settle_form
 from .gradients import GradientStore
 from .hooks import attach_hooks
 from .maps import install
-from .ordering import Orders, orders_of, permute
+from .ordering import Orders, orders_of, permute, prepare
 from .place import Placed
 from .statistics import estimate_in_graph, estimate_statistics, keeping_modes, statistic_momenta
 
@@ -339,13 +339,13 @@ class Family:
         return compare_forms(self.model, slicing, self.analysis)[0]
 
     # ---- preparation and storage -----------------------------------------------------------------------------------
-    def prepare(self) -> None:
-        """Let every technique change the family once before training (sorting by importance), by stage; done once."""
-        if self.prepared:
-            return
-        for placed in sorted(self.techniques, key=lambda p: p.technique.stage or 0):
-            placed.technique.prepare(self)
-        self.prepared = True
+    def prepare(self, orders: Orders | None = None) -> None:
+        """Change the family once before training: sort units, by ``orders`` or importance, and what techniques ask.
+
+        Raises:
+            PliantError: ``orders`` for a family that is prepared already.
+        """
+        prepare(self, orders)
 
     def permute(self, orders: Orders, beside: Sequence[Mapping[str, Tensor]] = ()) -> None:
         """Reorder the units of axes in every tensor; the full network's function stays the same.

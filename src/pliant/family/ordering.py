@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..checks import WrongShapeError
+from ..checks import PliantError, WrongShapeError
 from ..graph.slicing import Slicing, take
 from ..technique import Elastic
 
@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from .family import Family
 
 Orders = Mapping[str, Sequence[int]]
+
+
+def prepare(family: Family, orders: Orders | None) -> None:
+    """Sort units once, then let techniques change the family, by stage; see :meth:`pliant.Family.prepare`."""
+    if family.prepared:
+        if orders is not None:
+            raise PliantError("this family is prepared already: call prepare(orders) first of all, or permute(orders)")
+        return
+    techniques = [placed.technique for placed in family.techniques]
+    for technique in techniques:
+        if sorted_by := technique.orders(family) if orders is None else {}:
+            permute(family, sorted_by)
+    if orders:
+        permute(family, orders)
+    for technique in sorted(techniques, key=lambda each: each.stage or 0):
+        technique.prepare(family)
+    family.prepared = True
 
 
 def permute(family: Family, orders: Orders, beside: Sequence[Mapping[str, Tensor]] = ()) -> None:

@@ -181,7 +181,7 @@ def test_each_block_learns_in_its_turn_and_the_head_never() -> None:
     family = fresh("vit")
     states = [state(family)]
     optimizer = torch.optim.AdamW(family.parameters(), lr=0.01, weight_decay=0.5)
-    family.prepared = True  # nothing is sorted
+    family.prepare({})  # nothing is sorted
     train(family, data_of("vit"), unused, steps=4, recipe=TINY, optimizer=optimizer,
           on_step=lambda progress: states.append(state(family)))  # fmt: skip
     for at, (before, after) in enumerate(pairwise(states)):

@@ -102,7 +102,7 @@ def test_the_second_member_starts_from_what_the_first_has_changed() -> None:
     """Plain gradient descent by hand, on the two networks extracted one after the other."""
     x, y = vectors(3, 4, 6), torch.tensor([0, 4, 2])
     family = Family(ViT(), (x,), [Width(multiple=4)])
-    family.prepared = True  # nothing is sorted: the twin is not either
+    family.prepare({})  # nothing is sorted: the twin is not either
     twin = Family(copy.deepcopy(family.model), (x,), [Width(multiple=4)])
     optimizer = torch.optim.SGD(family.parameters(), lr=0.1)
     recipe = Sandwich(between=0, share=0.4, together=False)

@@ -169,7 +169,7 @@ def test_it_finds_the_width_that_the_labels_need() -> None:
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     family = Family(net, (torch.randn(4, 4),), [Width(ratios=(0.25, 1.0), multiple=4)])
-    family.prepared = True  # units stay in their places
+    family.prepare({})  # units stay in their places
     with torch.no_grad():
         answer = family.member(family.space.smallest())
     x = torch.randn(256, 4)

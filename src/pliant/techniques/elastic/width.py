@@ -97,11 +97,6 @@ class Width(Elastic):
             for axis in axes[name]:
                 draft.keep(axis.name, int(units))  # type: ignore[arg-type]
 
-    def prepare(self, family: Family) -> None:
-        """Sort the units of every axis that bends, the most important first."""
-        if orders := self.orders(family):
-            family.permute(orders)
-
     def orders(self, family: Family) -> dict[str, list[int]]:
         """Return the units of every axis that bends, the most important first."""
         found = {}
