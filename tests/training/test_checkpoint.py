@@ -113,6 +113,12 @@ def _rewrite(path: Path, header: Callable[[dict[str, Any]], object], drop: str =
     save_file(tensors, path, {"pliant": json.dumps(stored)})
 
 
+def _turn_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1  # the last bytes are those of tensors
+    path.write_bytes(content)
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
@@ -122,6 +128,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a step that is none": lambda path: _rewrite(path, lambda header: header.update(step="many")),
     "no optimizer": lambda path: _rewrite(path, lambda header: header.pop("optimizer")),
     "no random state": lambda path: _rewrite(path, lambda header: None, drop="random/"),
+    "a bit turned over": _turn_a_bit,
     "a weight less": lambda path: _rewrite(path, lambda header: None, drop="model/fc1.weight"),
 }
 

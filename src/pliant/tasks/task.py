@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..family.statistics import call
 from .guard import TaskError, guarded
 
 SIGNATURES = {
@@ -171,17 +172,8 @@ def check(task: Task) -> dict[str, float]:
         net(*args)
     inputs, targets = next(task.batches(0))
     with guarded(task.source, "model"):
-        outputs = apply(net, inputs)
+        outputs = call(net, inputs)
     value = task.loss(outputs, targets)
     if not torch.isfinite(value):
         raise TaskError(f"{task.source}: the untrained network's loss is {value.item()}, so nothing can be learnt")
     return task.evaluate(net, "validation")
-
-
-def apply(net: nn.Module, inputs: Any) -> Any:
-    """Call ``net`` on a batch's inputs: a tuple is its positional arguments, a dict its keywords, else one argument."""
-    if isinstance(inputs, (tuple, list)):
-        return net(*inputs)
-    if isinstance(inputs, Mapping):
-        return net(**inputs)
-    return net(inputs)
