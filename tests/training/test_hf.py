@@ -14,6 +14,7 @@ from pliant.checks import CorruptFileError, PliantError, WrongShapeError
 from pliant.family import Family
 from pliant.technique import Recipe
 from pliant.techniques.elastic.width import Width
+from pliant.techniques.train.single_path import SinglePath
 from pliant.training import Compute, Course, train
 from tests.training.test_loop import Stopped
 from tests.training.toy import Mlp, batch, loss, same, state
@@ -125,6 +126,8 @@ def test_it_goes_on_from_the_trainers_checkpoint(tmp_path: Path) -> None:
     assert float(runs.course.memory["count"]) == STEPS
     for name, value in state(runs.course.family).items():
         assert torch.allclose(value, state(other)[name], atol=1e-6), name
+    with pytest.raises(PliantError, match=r"a run with recipe .*Counts object>, this run has recipe SinglePath\("):
+        trainer(tmp_path, **saving | {"recipe": SinglePath()}).train(resume_from_checkpoint=True)
     (tmp_path / "checkpoint-4" / "pliant.safetensors").write_bytes(b"broken")
     with pytest.raises(CorruptFileError, match="checkpoint-4.*go on from another checkpoint"):
         trainer(tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))

@@ -11,6 +11,7 @@ import torch
 
 import tests.helpers.torchvision_shim  # noqa: F401  (Lightning's metrics import torchvision)
 from pliant.checks import PliantError
+from pliant.techniques.train.single_path import SinglePath
 from pliant.training import Compute, Course, train
 from tests.training.toy import batch, batches, loss, mlp, same, state
 
@@ -61,6 +62,10 @@ def test_it_goes_on_from_lightnings_checkpoint(tmp_path: Path) -> None:
     runs.fit(ours, loader(4), ckpt_path=first.checkpoint_callback.best_model_path)
     assert ours.progress.step == runs.global_step == 8
     assert same(state(ours.course.family), state(whole))
+    other = module()
+    other.recipe = SinglePath()
+    with pytest.raises(PliantError, match=r"of a run with recipe \w+\(.*, this run has recipe SinglePath\("):
+        trainer(tmp_path, max_epochs=3).fit(other, loader(4), ckpt_path=first.checkpoint_callback.best_model_path)
 
 
 def test_what_lightning_would_do_to_one_network_alone_is_refused(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def load_checkpoint(
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["pliant"])
-            _compare(path.parent, header, expected or {})
+            compare(path.parent, header, expected or {})
             header["step"] = int(header["step"])
             if steps is not None and header["step"] > steps:
                 raise PliantError(
@@ -248,7 +248,8 @@ def _joined(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
     return found
 
 
-def _compare(folder: Path, header: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def compare(folder: Path | str, header: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise :class:`~pliant.checks.PliantError` where a checkpoint of ``folder`` is of another kind of run."""
     for name, value in expected.items():
         if name in header and header[name] != value:
             told = f"{name} {header[name]}, this run has {name} {value}" if name != "space" else "other choices"

@@ -21,7 +21,7 @@ from ..family.statistics import call, keeping_modes
 from ..space.config import Config
 from ..technique import Distiller, Recipe
 from .compute import Compute
-from .processes import Processes
+from .processes import Processes, without_addresses
 from .recompute import block_paths, recomputed
 
 Loss = Callable[[Any, Any], Tensor]
@@ -136,6 +136,14 @@ class Course:
             for buffer, before in buffers:
                 buffer.copy_(before)
         return net
+
+    def marks(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what must be the same in a run that goes on from a checkpoint."""
+        return {
+            "recipe": without_addresses(repr(recipe)),
+            "distiller": None if self.imitation is None else type(self.imitation).__name__,
+            "space": self.family.space.digest,
+        }
 
     def held(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the run, beside the weights and the optimizer."""

@@ -13,7 +13,7 @@ from ..checks import PliantError, WrongShapeError, require
 from ..family.statistics import call
 from ..technique import Recipe
 from .arguments import checked_recipe
-from .checkpoint import load_held, save_held
+from .checkpoint import compare, load_held, save_held
 from .compute import Parts
 from .course import Course
 from .stepping import Progress, Stepping
@@ -59,7 +59,9 @@ class FamilyCallback(TrainerCallback):
         course.steps = state.max_steps
         new = state.global_step == 0
         if not new:
-            course.take(load_held(_place(args, state)))
+            stored = load_held(_place(args, state))
+            compare(args.output_dir, stored.get("run", {}), course.marks(self.recipe))
+            course.take(stored)
             course.family.prepared = True  # the weights of the checkpoint are sorted already
         course.processes.share(course.state())
         course.family.prepare()
@@ -70,7 +72,7 @@ class FamilyCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write what the recipe remembers into the checkpoint's folder."""
         if state.is_world_process_zero:
-            save_held(_place(args, state), self.course.held())
+            save_held(_place(args, state), self.course.held() | {"run": self.course.marks(self.recipe)})
 
 
 def _place(args: Any, state: Any) -> Path:

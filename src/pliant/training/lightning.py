@@ -11,6 +11,7 @@ from torch import nn
 from ..checks import PliantError, require
 from ..technique import Recipe
 from .arguments import checked_recipe
+from .checkpoint import compare
 from .compute import Parts
 from .course import Course
 from .optimizer import default_optimizer
@@ -110,10 +111,12 @@ class FamilyModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the recipe remembers, and how many steps are done."""
-        checkpoint["pliant"] = {"step": self.progress.step, "held": self.course.held()}
+        own = self.course.marks(self.recipe)
+        checkpoint["pliant"] = {"step": self.progress.step, "held": self.course.held(), "run": own}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
+        compare("this file", checkpoint["pliant"].get("run", {}), self.course.marks(self.recipe))
         self.course.take(checkpoint["pliant"]["held"])
         self.course.family.prepared = True  # the weights of the checkpoint are sorted already
         self.progress = Progress(int(checkpoint["pliant"]["step"]), self.course.steps)

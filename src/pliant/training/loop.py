@@ -21,7 +21,6 @@ from .compute import Compute, grouped
 from .course import Course, Loss, imitating
 from .heap import set_aside
 from .noise import Noise
-from .processes import without_addresses
 from .stepping import Progress, Stepping
 
 
@@ -150,13 +149,8 @@ class _Run:
     def _kept(self) -> dict[str, Any]:
         """Return what must be the same in a run that goes on; rates may be changed, as where one was too high."""
         stepping, course = self.stepping, self.stepping.course
-        return {
-            "seed": course.seed,
-            "recipe": without_addresses(repr(stepping.recipe)),
-            "optimizer type": type(stepping.optimizer).__name__,
-            "distiller": None if course.imitation is None else type(course.imitation).__name__,
-            "space": course.family.space.digest,
-        }
+        own = {"seed": course.seed, "optimizer type": type(stepping.optimizer).__name__}
+        return own | course.marks(stepping.recipe)
 
     def _prepare(self, start: int) -> None:
         """Bring the weights of a new run in order; all processes begin with those of the first."""
