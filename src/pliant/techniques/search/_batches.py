@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 
 from ...space import Config, Problem
+from ._threads import one_thread
 from ._unseen import Unseen
 
 
@@ -76,7 +77,8 @@ class Batches(ABC):
             if config in self.unseen:
                 return config
         rng = Random(f"{self.problem.seed}:{self._round}")
-        planned = self.unseen.of(self.plan(rng, self._round))
+        with one_thread():
+            planned = self.unseen.of(self.plan(rng, self._round))
         self._round += 1
         kept = self.unseen.allowed(planned)
         if kept:
