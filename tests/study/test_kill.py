@@ -17,8 +17,6 @@ from tests.study.toy import Toy, objectives
 
 ROOT = Path(__file__).parents[2]
 BUDGET = 60
-# What a search imports on its way; the moments of a kill are then those of the search.
-SEARCHES = ["tests.study.killed_search", "optuna.storages", "pliant.study.sharing"]
 
 HALF_WRITTEN = """
 import os, signal, sqlite3, sys
@@ -50,28 +48,27 @@ def test_killed_in_the_middle_of_a_write(reads_first: bool, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(tmp_path: Path, rng: Random) -> None:
+def test_killed_at_random_moments_and_resumed(nursery: Nursery, tmp_path: Path, rng: Random) -> None:
     path = tmp_path / "s.db"
     kept = killed = 0
-    with Nursery(*SEARCHES, cwd=ROOT) as nursery:
-        for _ in range(6):
-            code, log = "from tests.study.killed_search import main; main()", tmp_path / "log"
-            process = nursery.start(code, str(path), str(BUDGET), "0.02", cwd=ROOT, log=log)
-            before = time.monotonic()
-            while not path.exists() and not process.wait(0.01) and time.monotonic() - before < 60:
-                pass
-            if not process.wait(0.4 + 1.2 * rng.random() if kept else rng.random()):
-                process.send(signal.SIGKILL)
-                killed += 1
-                assert process.wait(60)
-            assert process.code in (0, -9), process.remarks
-            try:
-                trials = Study.load(path).trials
-            except Exception:  # noqa: BLE001 - killed while the file was being made: the next run must make it whole
-                assert kept == 0
-                continue
-            assert len(trials) >= kept, "something measured was lost"
-            kept = len(trials)
+    for _ in range(6):
+        code, log = "from tests.study.killed_search import main; main()", tmp_path / "log"
+        process = nursery.start(code, str(path), str(BUDGET), "0.02", cwd=ROOT, log=log)
+        before = time.monotonic()
+        while not path.exists() and not process.wait(0.01) and time.monotonic() - before < 60:
+            pass
+        if not process.wait(0.4 + 1.2 * rng.random() if kept else rng.random()):
+            process.send(signal.SIGKILL)
+            killed += 1
+            assert process.wait(60)
+        assert process.code in (0, -9), process.remarks
+        try:
+            trials = Study.load(path).trials
+        except Exception:  # noqa: BLE001 - killed while the file was being made: the next run must make it whole
+            assert kept == 0
+            continue
+        assert len(trials) >= kept, "something measured was lost"
+        kept = len(trials)
     assert killed
     final = search(Toy(), objectives(), BUDGET, storage=path)
     whole = search(Toy(), objectives(), BUDGET)
