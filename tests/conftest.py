@@ -6,6 +6,10 @@ import gc
 import os
 import random
 
+# NumPy's library of linear algebra reads this when it is loaded, and what tests start inherits it. Two processes of
+# tests whose threads wait for one another on two cores take ten times as long where matrices are small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

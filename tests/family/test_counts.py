@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from pliant import Depth, Family, Macs, Params, Width, load_task
 from pliant.checks import NoEffectWarning
 from pliant.family.counts import Counts
+from pliant.graph import Analysis, analyze
 from tests.helpers import torchvision_shim  # noqa: F401
 
 KINDS = (
@@ -22,10 +24,20 @@ KINDS = (
 )
 
 
-def made(model: nn.Module, args: tuple[torch.Tensor, ...], choices: tuple[Width, Depth]) -> Family:
+def made(
+    model: nn.Module, args: tuple[torch.Tensor, ...], choices: tuple[Width, Depth], analysis: Analysis | None = None
+) -> Family:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoEffectWarning)  # not every network has blocks
-        return Family(model, args, choices=choices)
+        return Family(model, args, choices=choices, analysis=analysis)
+
+
+@cache
+def analysed(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...], Analysis]:
+    """Return a task's network, its example and its analysis, which takes longer than all else and knows no choices."""
+    task = load_task(name)
+    model, args = task.model(), task.example_args()
+    return model, args, analyze(model, args)
 
 
 def agree(family: Family, args: tuple[torch.Tensor, ...], rng: Random) -> None:
@@ -48,8 +60,8 @@ def agree(family: Family, args: tuple[torch.Tensor, ...], rng: Random) -> None:
 @pytest.mark.parametrize("choices", [pair[1] for pair in KINDS], ids=[pair[0] for pair in KINDS])
 @pytest.mark.parametrize("name", ["digits", "digits:convnet", "charlm"])
 def test_tasks(name: str, choices: tuple[Width, Depth], rng: Random) -> None:
-    task = load_task(name)
-    agree(made(task.model(), task.example_args(), choices), task.example_args(), rng)
+    model, args, analysis = analysed(name)
+    agree(made(model, args, choices, analysis), args, rng)
 
 
 def _torchvision(name: str) -> nn.Module:

@@ -15,9 +15,11 @@ from typing import Any
 
 # A child ends as those of multiprocessing do: libraries would wait for threads that a fork does not take along.
 _PARENT = """
-import importlib, json, os, sys, traceback
+import gc, importlib, json, os, sys, traceback
 for name in sys.argv[1:]:
     importlib.import_module(name)
+gc.collect()
+gc.freeze()  # or every collection of a child looks through all that was imported, and copies it as it does
 job = None
 for line in sys.stdin:
     order = json.loads(line)

@@ -24,7 +24,7 @@ def test_a_format_that_fails_is_a_failed_check_and_not_the_end(tmp_path: Path, m
         return real(net, path, *args)
 
     monkeypatch.setattr(members, "export", without_onnx)
-    data = runs.run(str(TASK), tmp_path / "out", steps=4, budget=4).data
+    data = runs.run(str(TASK), tmp_path / "out", steps=4, budget=2).data
     for member in data.members:
         failed = [check for check in member.checks if not check.passed]
         assert [check.name for check in failed] == ["exported to onnx"]

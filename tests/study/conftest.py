@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pliant.techniques import search as techniques
+from tests.helpers.nursery import Nursery
 from tests.study.postgres import Server
 
 
@@ -15,6 +17,13 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(techniques, "DEFAULT", "nsga2")
         yield
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """Starts searches that have imported what they need; the moments of a kill are then those of the search."""
+    with Nursery("tests.study.killed_search", "optuna.storages", cwd=Path(__file__).parents[2]) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -11,8 +12,10 @@ from random import Random
 import pytest
 
 from pliant.study import Study, search
+from tests.helpers.nursery import Nursery
 from tests.study.toy import Toy, objectives
 
+ROOT = Path(__file__).parents[2]
 BUDGET = 60
 
 HALF_WRITTEN = """
@@ -45,21 +48,20 @@ def test_killed_in_the_middle_of_a_write(reads_first: bool, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(tmp_path: Path, rng: Random) -> None:
+def test_killed_at_random_moments_and_resumed(nursery: Nursery, tmp_path: Path, rng: Random) -> None:
     path = tmp_path / "s.db"
-    command = [sys.executable, "-m", "tests.study.killed_search", str(path), str(BUDGET), "0.02"]
-    kept = 0
+    kept = killed = 0
     for _ in range(6):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
+        code, log = "from tests.study.killed_search import main; main()", tmp_path / "log"
+        process = nursery.start(code, str(path), str(BUDGET), "0.02", cwd=ROOT, log=log)
         before = time.monotonic()
-        while not path.exists() and process.poll() is None and time.monotonic() - before < 60:
-            time.sleep(0.05)  # torch is still being imported
-        try:
-            process.wait(timeout=2.5 + rng.random() * 1.5 if kept else rng.random())
-        except subprocess.TimeoutExpired:
-            process.kill()
-        _, remarks = process.communicate()
-        assert process.returncode in (0, -9), remarks
+        while not path.exists() and not process.wait(0.01) and time.monotonic() - before < 60:
+            pass
+        if not process.wait(0.4 + 1.2 * rng.random() if kept else rng.random()):
+            process.send(signal.SIGKILL)
+            killed += 1
+            assert process.wait(60)
+        assert process.code in (0, -9), process.remarks
         try:
             trials = Study.load(path).trials
         except Exception:  # noqa: BLE001 - killed while the file was being made: the next run must make it whole
@@ -67,6 +69,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, rng: Random) -> No
             continue
         assert len(trials) >= kept, "something measured was lost"
         kept = len(trials)
+    assert killed
     final = search(Toy(), objectives(), BUDGET, storage=path)
     whole = search(Toy(), objectives(), BUDGET)
     assert [(t.config, t.values) for t in final.trials] == [(t.config, t.values) for t in whole.trials]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import signal
 import threading
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from pliant.study.claims import Claims
 from pliant.study.store import Store
 from pliant.techniques.search.nsga2 import Nsga2
 from pliant.techniques.search.random_search import RandomSearch
+from tests.helpers.nursery import Child, Nursery
 from tests.study.postgres import Server
 from tests.study.toy import Toy, cost, error, objectives
 
@@ -68,7 +68,7 @@ def test_searches_that_share_a_study_measure_nothing_twice(server: Server) -> No
         studies[place] = search(
             toy,
             objectives(slowly),
-            60,
+            40,
             searcher=Nsga2(population=8),
             storage=server.url("shared"),
             on_trial=told[place].append,
@@ -80,11 +80,11 @@ def test_searches_that_share_a_study_measure_nothing_twice(server: Server) -> No
     for thread in threads:
         thread.join()
     everything = [config for each in built for config in each]
-    assert len(everything) == len(set(everything)) == 60
+    assert len(everything) == len(set(everything)) == 40
     assert all(each for each in built), "one did all the work"
     for study in studies:
         assert study is not None
-        once(study, 60)
+        once(study, 40)
     assert [len(each) for each in told] == [len(each) for each in built]
 
 
@@ -105,28 +105,30 @@ def test_a_small_space_shared_ends_for_all(server: Server) -> None:
     once(Study.load(server.url("small")), 16)
 
 
-def start(server: Server, name: str, budget: int, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.study.killed_search", server.url(name), str(budget), str(seconds)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def test_searches_killed_at_random_moments_lose_and_repeat_nothing(server: Server, rng: Random) -> None:
+def test_searches_killed_at_random_moments_lose_and_repeat_nothing(
+    server: Server, nursery: Nursery, tmp_path: Path, rng: Random
+) -> None:
     url = server.url("killed")
     search(Toy(), objectives(), 2, storage=url)
-    steady, kept = start(server, "killed", 50, 0.1), 2
+
+    def start(name: str) -> Child:
+        code = "from tests.study.killed_search import main; main()"
+        return nursery.start(code, url, "50", "0.1", cwd=ROOT, log=tmp_path / name)
+
+    steady, kept = start("steady"), 2
     try:
-        for _ in range(3):
-            victim = start(server, "killed", 50, 0.1)
-            time.sleep(3 + 3 * rng.random())
-            victim.kill()
-            victim.communicate()
+        for number in range(3):
+            victim = start(f"victim{number}")
+            assert not victim.wait(0.4 + rng.random()), victim.remarks
+            victim.send(signal.SIGKILL)
+            assert victim.wait(60)
             trials = len(Study.load(url).trials)
             assert trials >= kept, "something measured was lost"
             kept = trials
-        _, remarks = steady.communicate(timeout=120)
+        assert steady.wait(120)
     finally:
-        steady.kill()
-    assert steady.returncode == 0, remarks
+        steady.send(signal.SIGKILL)
+    assert steady.code == 0, steady.remarks
     once(Study.load(url), 50)
 
 
@@ -193,7 +195,7 @@ def test_a_server_that_restarts_loses_nothing(server: Server) -> None:
         if count == following:
             following = next(moments, -1)
             server.stop()
-            threading.Timer(2.0, server.start).start()
+            threading.Timer(1.0, server.start).start()
         return error(member)
 
     study = search(Toy(), objectives(interrupting), 30, storage=server.url("restart"), searcher=Nsga2(population=8))
@@ -203,14 +205,14 @@ def test_a_server_that_restarts_loses_nothing(server: Server) -> None:
 
 
 def test_a_server_that_stays_away_is_said(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 1.0)
 
     def stopping(member: nn.Module) -> float:
         if cost(member) > 30:
             server.stop()
         return error(member)
 
-    with pytest.raises(PliantError, match=r"did not answer for 2 s.*is kept.*run the same again"):
+    with pytest.raises(PliantError, match=r"did not answer for 1 s.*is kept.*run the same again"):
         search(Toy(), objectives(stopping), 30, storage=server.url("away"))
     with pytest.raises(PliantError, match="cannot connect to .*is the server running") as caught:
         search(Toy(), objectives(), 30, storage=server.url("away"))

@@ -92,7 +92,8 @@ def test_processes_and_nodes_that_die(cluster: Any, tmp_path: Path) -> None:
 
     def deadly(member: nn.Module) -> float:
         mark = tmp_path / f"{cost(member)}.killed"
-        if cost(member) > 70 and not mark.exists():
+        few = len(list(tmp_path.glob("*.killed"))) < 2  # each costs the start of a process
+        if cost(member) > 70 and few and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.2)

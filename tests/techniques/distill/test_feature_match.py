@@ -152,8 +152,8 @@ def test_on_digits_a_student_without_labels_comes_near_its_teacher() -> None:
     vectors = F.normalize(torch.randn(10, 24), dim=-1)
     teacher = convnet(16, 3, 24)
     family = Family(teacher, (images(4),))
-    train(family, batches_of(), lambda out, y: F.cross_entropy(zero_shot_logits(out, vectors, 10), y), steps=300,
-          recipe=Taught(), optimizer=torch.optim.AdamW(teacher.parameters(), lr=3e-3))  # fmt: skip
+    train(family, batches_of(), lambda out, y: F.cross_entropy(zero_shot_logits(out, vectors, 10), y), steps=200,
+          recipe=Taught(), optimizer=torch.optim.AdamW(teacher.parameters(), lr=3e-3, fused=True))  # fmt: skip
     teacher.eval()
     x, y = digits()["test"]
 
@@ -167,8 +167,8 @@ def test_on_digits_a_student_without_labels_comes_near_its_teacher() -> None:
         torch.manual_seed(seed)
         student = perceptron(32, 2, 24)
         before = accuracy(student)
-        optimizer = torch.optim.AdamW(student.parameters(), lr=5e-3)
-        train(Family(student, (images(4),)), batches_of(), nothing, steps=400, recipe=Taught(), teacher=teacher,
+        optimizer = torch.optim.AdamW(student.parameters(), lr=5e-3, fused=True)
+        train(Family(student, (images(4),)), batches_of(), nothing, steps=250, recipe=Taught(), teacher=teacher,
               distiller=FeatureMatch(), optimizer=optimizer, seed=seed)  # fmt: skip
         assert before < 0.3
         assert accuracy(student) > best - 0.08

@@ -190,7 +190,7 @@ def difference(net: nn.Module) -> float:
 def learn(net: nn.Module, steps: int, **how: Any) -> nn.Module:
     recipe = Taught(0.5)
     train(Family(net, (images(4),)), hidden, F.l1_loss, steps=steps, recipe=recipe,
-          optimizer=torch.optim.AdamW(net.parameters(), lr=3e-3), **how)  # fmt: skip
+          optimizer=torch.optim.AdamW(net.parameters(), lr=3e-3, fused=True), **how)  # fmt: skip
     return net.eval()
 
 
@@ -200,13 +200,12 @@ def test_on_digits_a_small_generator_keeps_what_the_whole_one_can_and_the_scan_p
     whole = learn(Generator(16), 200)
     best = difference(whole)
     compression = Wav2LipCompression(width=0.5, layers=(("mix", "mix"), ("up", "up")), weight=0.1)
-    for seed in range(3):
-        small = compression.compact(whole, (images(4),))
-        begun = difference(small)
-        learn(small, 200, teacher=whole, distiller=compression, seed=seed)
-        assert difference(small) < 0.7 * begun
-        assert difference(small) < 1.35 * best
-        assert size(small) < size(whole) / 4
+    small = compression.compact(whole, (images(4),))
+    begun = difference(small)
+    learn(small, 200, teacher=whole, distiller=compression)
+    assert difference(small) < 0.7 * begun
+    assert difference(small) < 1.35 * best
+    assert size(small) < size(whole) / 4
     x, other = (noisy(digits()["train"][0][start : start + 64], start) for start in (0, 500))
     with torch.no_grad():
         exact = small(other)

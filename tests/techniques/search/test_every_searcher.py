@@ -44,7 +44,7 @@ def quick(name: str) -> Searcher:
     wanted = {field.name for field in dataclasses.fields(made)} & set(QUICK)  # type: ignore[arg-type]
     values = {field: QUICK[field] for field in wanted}
     if name in SLOW and "startup" in wanted:
-        values["startup"] = 17  # most proposals of these tests are random ones then, and the last few are not
+        values["startup"] = 11  # most proposals of these tests are random ones then, and the last few are not
     if "hidden" in values and isinstance(made.hidden, tuple):  # type: ignore[attr-defined]
         values["hidden"] = (8,)
     return dataclasses.replace(made, **values)  # type: ignore[type-var]
@@ -69,14 +69,15 @@ def test_same_history_same_configs_and_no_global_state(searcher: Searcher) -> No
     table = Table(5, 3, categorical=2)
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
-    first = drive(searcher.start(table.problem(3)), 24, table.values)
+    first = drive(searcher.start(table.problem(3)), 15, table.values)
     random.seed(2)
     np.random.seed(2)  # noqa: NPY002
     states = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
-    assert drive(searcher.start(table.problem(3)), 24, table.values) == first
+    assert drive(searcher.start(table.problem(3)), 15, table.values) == first
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # type: ignore[index]  # noqa: NPY002
-    assert len(set(first)) == 24
-    assert drive(searcher.start(table.problem(4)), 24, table.values) != first
+    assert len(set(first)) == 15
+    other = searcher.start(table.problem(4))
+    assert any(drive(other, 1, table.values) != [config] for config in first)  # until they part, which is soon
 
 
 @pytest.mark.parametrize("space", spaces(), ids=repr)
@@ -93,22 +94,22 @@ def test_every_config_of_a_small_space_once(searcher: Searcher, space: Space) ->
 
 @pytest.mark.slow
 def test_several_in_flight_are_different_and_none_is_left_out(searcher: Searcher) -> None:
-    table = Table(3, 3)
+    table = Table(4, 2)
     proposer = searcher.start(table.problem())
     flying: list[Config] = []
     seen: list[Config] = []
-    while len(seen) < 27:
+    while len(seen) < 16:
         asked = proposer.ask(4)
         assert not set(asked) & set(seen)
         seen += asked
         flying += asked
-        assert len(asked) == min(4, 27 - len(seen) + len(asked)) or flying
+        assert len(asked) == min(4, 16 - len(seen) + len(asked)) or flying
         for config in flying[::2]:  # in another order than asked
             proposer.tell(config, table.values([config])[0].tolist())
         flying = flying[1::2]
         if not asked and not flying:
             break
-    assert len(set(seen)) == 27
+    assert len(set(seen)) == 16
     assert flying == [] or proposer.ask(2) == []
 
 
@@ -138,7 +139,7 @@ def test_failures_and_constraints(searcher: Searcher) -> None:
     table = Table(5, 3)
     proposer = searcher.start(table.problem(violation=lambda indices: np.maximum(table.cost(indices) - 9, 0)))
     asked = []
-    for number in range(26):
+    for number in range(17):
         [config] = proposer.ask()
         [values] = table.values([config])
         if number % 4 == 1:
@@ -146,7 +147,7 @@ def test_failures_and_constraints(searcher: Searcher) -> None:
         else:
             proposer.tell(config, values.tolist(), max(0.0, float(values[1]) - 9) + max(0.0, float(values[0]) - 10))
         asked.append(config)
-    assert len(set(asked)) == 26
+    assert len(set(asked)) == 17
 
 
 def test_all_failed(searcher: Searcher) -> None:
@@ -163,8 +164,8 @@ def test_one_and_three_objectives(searcher: Searcher, objectives: int) -> None:
         values = table.values(configs)
         return np.concatenate([values, values.sum(axis=1, keepdims=True)], axis=1)[:, :objectives]
 
-    asked = drive(searcher.start(Problem(table.space, objectives, 1)), 20, measure)
-    assert len(set(asked)) == 20
+    asked = drive(searcher.start(Problem(table.space, objectives, 1)), 15, measure)
+    assert len(set(asked)) == 15
 
 
 def test_the_same_network_is_not_proposed_twice(searcher: Searcher) -> None:
@@ -193,7 +194,7 @@ def test_a_huge_space_of_few_networks_ends(searcher: Searcher) -> None:
 def test_keeps_the_constraints_of_the_space(searcher: Searcher) -> None:
     free = Table(4, 4)
     space = Space(free.space.choices, ["layer.0 >= 1", "layer.2 <= 2"])
-    asked = drive(searcher.start(Problem(space, 2, 0)), 24, free.values)
+    asked = drive(searcher.start(Problem(space, 2, 0)), 15, free.values)
     assert all(space.feasible(config) for config in asked)
 
 

@@ -17,7 +17,7 @@ def test_finds_a_better_config_than_random_search() -> None:
     table = Table(6, 4)
 
     def best(searcher: OptunaGp | RandomSearch, seed: int) -> float:
-        asked = drive(searcher.start(Problem(table.space, 1, seed)), 25, lambda c: table.values(c)[:, :1])
+        asked = drive(searcher.start(Problem(table.space, 1, seed)), 18, lambda c: table.values(c)[:, :1])
         return float(table.values(asked)[:, 0].min())
 
     seeds = range(2)

@@ -241,10 +241,10 @@ def measure(configs: Sequence[Config]) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_controller_beats_random_decisions() -> None:
-    """At 60 evaluations each, over 5 seeds: the best that was found, and the mean of the last thirty."""
+    """At 60 evaluations each, over 3 seeds: the best that was found, and the mean of the last thirty."""
     best: dict[float, list[float]] = {0.05: [], 0.0: []}
     late: dict[float, list[float]] = {0.05: [], 0.0: []}
-    for rate, seed in itertools.product(best, range(5)):
+    for rate, seed in itertools.product(best, range(3)):
         proposer = PathLevel(rate=rate, hidden=8).start(Problem(CELL, 1, seed, forms=forms(CELL)))
         values = measure(drive(proposer, 60, measure))[:, 0]
         best[rate].append(values.min())
