@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from ..checks import CaptureError, PliantError, require
 from .capture import Captured, brief, capture, quiet
 from .inference import Args
+from .onnx_operations import operations_read_once
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _convert(captured: Captured, reason: str = "") -> OnnxNet:
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), operations_read_once():
         program: Any = torch.onnx.export(captured.program, (), dynamo=True, verbose=False)
         proto = program.model_proto
         model = proto.SerializeToString()
