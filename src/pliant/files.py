@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,14 +85,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return path
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return a number that tells whether bytes of named tensors were damaged: CRC-32, in order of their names."""
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return 16 hexadecimal digits that tell named tensors, their shapes and types from all others (SHA-256)."""
     import torch
 
-    total = 0
+    total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total = zlib.crc32(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), total)
-        if tensor.numel():
-            total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
-    return total
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        total.update(f"{name}{tuple(tensors[name].shape)}{flat.dtype}".encode())
+        total.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return total.hexdigest()[:16]

@@ -6,7 +6,6 @@ that was there before.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..checks import CorruptFileError, WrongShapeError, first_line
-from ..files import write_json, write_tensors
+from ..files import digest, write_json, write_tensors
 from ..graph.prepare import unwrap
 from ..space.space import Space
 from .extras import is_extra
@@ -38,15 +37,6 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        total.update(f"{name}{tuple(tensors[name].shape)}{flat.dtype}".encode())
-        total.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return total.hexdigest()[:16]
-
-
 def _precision(tensors: Iterable[Tensor]) -> torch.dtype | None:
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
 
@@ -62,7 +52,7 @@ def save_family(family: Family, folder: Path, record: dict[str, Any]) -> Path:
     leaves, spec = pytree.tree_flatten(family.example())  # in the precision that the weights have now
     example = {str(i): leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
     plain = {str(i): leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
-    name, example_name = f"weights-{_digest(weights)}.safetensors", f"example-{_digest(example)}.safetensors"
+    name, example_name = f"weights-{digest(weights)}.safetensors", f"example-{digest(example)}.safetensors"
     write_tensors(folder / name, weights)
     write_tensors(folder / example_name, example)
     write_json(
@@ -106,7 +96,7 @@ def load_family(kind: type[Family], folder: Path, model: nn.Module, choices: Seq
             f"the family in {folder} cannot be read ({first_line(error)}); a file is missing, half-written or of "
             "another version: restore the folder from a copy or save the family again"
         ) from error
-    if _digest(weights) not in stored["weights"]:
+    if digest(weights) not in stored["weights"]:
         raise CorruptFileError(f"{folder / stored['weights']} was changed after it was saved; restore it from a copy")
     model = unwrap(model)
     args, kwargs = _in_precision((args, kwargs), _precision(weights.values()), _precision(model.parameters()))

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..checks import CorruptFileError, PliantError, first_line
-from ..files import checksum, replacing, write_tensors
+from ..files import digest, replacing, write_tensors
 
 _NAME = "checkpoint-{:08d}.safetensors"
 _OLDER = "remove this file to go on from the one before it"
@@ -61,7 +61,7 @@ def save_checkpoint(
         "step": step,
         "optimizer": {"plain": plain, "param_groups": [_plain(group) for group in state["param_groups"]]},
         "held": shape,
-        "checksum": checksum(tensors),
+        "digest": digest(tensors),
         **extra,
     }
     path = folder / _NAME.format(step)
@@ -140,7 +140,7 @@ def load_checkpoint(
                     "as many or more, or use another folder"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        if header.get("checksum", found := checksum(tensors)) != found:
+        if header.get("digest", found := digest(tensors)) != found:
             raise ValueError("its tensors are not those that were written")
         weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
         state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in header["optimizer"]["plain"].items()}
