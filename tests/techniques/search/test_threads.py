@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from pliant.space import Choice, Config, Problem, Space
 from pliant.techniques.search._batches import Batches
+from pliant.techniques.search._threads import one_thread
 
 
 def threads() -> set[int]:
@@ -35,4 +37,29 @@ def test_plans_are_made_with_one_thread_each_and_the_number_is_restored() -> Non
         with pytest.raises(RuntimeError):
             planner.tell(planner.space.smallest(), [1.0])
             planner.ask()
+        assert threads() == before
+
+
+def test_threads_that_plan_side_by_side_leave_the_number_as_it_was() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        before, inside, go_on = threads(), threading.Event(), threading.Event()
+
+        def first() -> None:
+            with one_thread():
+                inside.set()
+                assert go_on.wait(60)
+
+        def second() -> None:
+            with one_thread():
+                pass
+
+        both = [threading.Thread(target=first), threading.Thread(target=second)]
+        both[0].start()
+        assert inside.wait(60)
+        both[1].start()
+        both[1].join(0.2)
+        assert both[1].is_alive(), "else it would take one for the number to put back"
+        go_on.set()
+        for thread in both:
+            thread.join(60)
         assert threads() == before
