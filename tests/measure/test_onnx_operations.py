@@ -51,6 +51,10 @@ def test_what_a_conversion_adds_is_not_there_in_the_next() -> None:
 
 
 def test_where_torch_has_no_such_table_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = registry()
+    own = kind.__dict__["from_torchlib"]
+    with onnx_operations.operations_read_once():
+        assert kind.__dict__["from_torchlib"] is not own
     monkeypatch.setattr(onnx_operations, "_registry", lambda: None)
     with onnx_operations.operations_read_once():
-        pass
+        assert kind.__dict__["from_torchlib"] is own
