@@ -185,7 +185,7 @@ def test_unchanged_it_trains_unlike_backbones_better_than_labels(kind: str) -> N
     }[kind]
     teacher = strong()
     steps, errors = 200, {"labels": 0.0, "scheme": 0.0}
-    for seed in (1, 2):
+    for seed in range(3):
         torch.manual_seed(seed)
         errors["labels"] += error(fit(make(), steps, count=60, lr=2e-3, seed=seed))
         torch.manual_seed(seed)
