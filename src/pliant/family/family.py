@@ -340,7 +340,7 @@ class Family:
 
     # ---- preparation and storage -----------------------------------------------------------------------------------
     def prepare(self, orders: Orders | None = None) -> None:
-        """Change the family once before training: sort units, by ``orders`` or importance, and what techniques ask.
+        """Change the family once before training: sort units by importance, or as ``orders`` says; then techniques.
 
         Raises:
             PliantError: ``orders`` for a family that is prepared already.
