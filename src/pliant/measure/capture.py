@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -44,6 +45,39 @@ def capture(net: nn.Module, args: Args, kwargs: dict[str, Any], *, dynamic_batch
     Raises:
         CaptureError: ``torch.export`` cannot turn the network into a graph, with a fixed batch either.
     """
+    kept = _KEPT.get()
+    if kept is None or kept.net is not net:
+        return _capture(net, args, kwargs, dynamic_batch)
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    key = (dynamic_batch, str(spec), *map(id, leaves))
+    if key not in kept.found:
+        kept.found[key] = (_capture(net, args, kwargs, dynamic_batch), leaves)  # which live on: an id is not given anew
+    return kept.found[key][0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    net: nn.Module
+    found: dict[Any, tuple[Captured, list[Any]]]
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("_KEPT", default=None)
+
+
+@contextmanager
+def captured_once(net: nn.Module) -> Iterator[None]:
+    """Inside, capture ``net`` once for each choice of arguments: for formats that are written one after another.
+
+    It must not change meanwhile; neither must what was captured, other than by giving weights memory of their own.
+    """
+    before = _KEPT.set(_Kept(net, {}))
+    try:
+        yield
+    finally:
+        _KEPT.reset(before)
+
+
+def _capture(net: nn.Module, args: Args, kwargs: dict[str, Any], dynamic_batch: bool) -> Captured:
     reason = ""
     with evaluating(net), quiet(), ExitStack() as stack:
         if not _is_plain(net(*args, **kwargs)):

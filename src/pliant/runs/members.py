@@ -19,7 +19,7 @@ from ..family.family import Family
 from ..files import write_json
 from ..graph.slicing import Slicing
 from ..measure import Bytes, Macs, Measurement, Params, PeakMemory
-from ..measure.capture import rebatch
+from ..measure.capture import captured_once, rebatch
 from ..measure.inference import batch_size
 from ..measure.latency import summary
 from ..measure.onnx_runtime import open_session, session_call, to_onnx
@@ -73,11 +73,12 @@ class Workshop:
     def _exports(self, net: nn.Module, place: Path) -> tuple[list[Artefact], list[Check]]:
         """Export to every format; one that fails is a failed check of the member, not the end of the run."""
         artefacts, failures = [], []
-        for suffix in FORMATS:
-            try:
-                artefacts.append(export(net, place / f"{self._stem(suffix)}.{suffix}", self.timing))
-            except (CaptureError, VerificationError, MissingExtraError) as error:
-                failures.append(Check(f"exported to {suffix}", False, str(error)))
+        with captured_once(net):
+            for suffix in FORMATS:
+                try:
+                    artefacts.append(export(net, place / f"{self._stem(suffix)}.{suffix}", self.timing))
+                except (CaptureError, VerificationError, MissingExtraError) as error:
+                    failures.append(Check(f"exported to {suffix}", False, str(error)))
         return artefacts, failures
 
     def _equality(self, gap: float) -> tuple[Check, ...]:
