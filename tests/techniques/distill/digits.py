@@ -107,7 +107,7 @@ def fit(net: nn.Module, steps: int, count: int = 1000, lr: float = 3e-3, **how: 
     """Train a network on digits, with a recipe and a teacher in ``how`` or from the labels alone."""
     family = Family(net, (images(4),))
     recipe = how.pop("recipe", Taught(1.0))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, fused=True)
     train(family, batches_of(count), F.cross_entropy, steps=steps, recipe=recipe, optimizer=optimizer, **how)
     return net.eval()
 

@@ -171,7 +171,7 @@ def test_on_a_graph_of_blocks_a_distilled_perceptron_beats_one_that_learns_from_
 
         torch.manual_seed(seed)
         made = GraphTokenizer(FEATURES, 16, CLASSES, edges, 24, 300)
-        adam = torch.optim.AdamW(made.parameters(), lr=0.01)
+        adam = torch.optim.AdamW(made.parameters(), lr=0.01, fused=True)
         train(Family(made, (x,)), [(x, labels)] * 120, made.loss(x), steps=120, recipe=Taught(), optimizer=adam)
         teacher = NodeClasses(made)
         errors["teacher"] += wrong(teacher)
@@ -179,7 +179,7 @@ def test_on_a_graph_of_blocks_a_distilled_perceptron_beats_one_that_learns_from_
             torch.manual_seed(seed)
             net = perceptron(16)
             how: dict[str, Any] = {"teacher": teacher, "distiller": VQGraph("2")} if name == "taught" else {}
-            adam = torch.optim.AdamW(net.parameters(), lr=0.01)
+            adam = torch.optim.AdamW(net.parameters(), lr=0.01, fused=True)
             train(Family(net, (x,)), [(x, labels)] * 150, F.cross_entropy, steps=150, recipe=Taught(0.5),
                   optimizer=adam, **how)  # fmt: skip
             errors[name] += wrong(net)

@@ -120,7 +120,7 @@ def test_shrinking_by_kernels_depths_and_widths_trains_members_of_all_sizes() ->
             yield voices[who] + torch.randn(24, 20, 30, generator=draw), who
             start += 1
 
-    optimizer = torch.optim.AdamW(family.parameters(), lr=0.005)
+    optimizer = torch.optim.AdamW(family.parameters(), lr=0.005, fused=True)
     train(family, batches, F.cross_entropy, steps=80, recipe=ProgressiveShrinking(), optimizer=optimizer,
           schedule=plain)  # fmt: skip
     given = batches(10_000)

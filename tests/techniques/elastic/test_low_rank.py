@@ -322,7 +322,7 @@ def test_on_digits_low_ranks_learn_with_the_full_network() -> None:
     def errors(recipe: Any) -> list[float]:
         torch.manual_seed(0)
         family = Family(Deep(), (x[:4],), [at("blocks*", low)])
-        optimizer = torch.optim.AdamW(family.parameters(), lr=5e-3)
+        optimizer = torch.optim.AdamW(family.parameters(), lr=5e-3, fused=True)
         train(family, digit_batches, F.cross_entropy, steps=100, recipe=recipe, optimizer=optimizer)
         if isinstance(recipe, Largest):
             low.prepare(family)  # the best approximation of the weights that were trained

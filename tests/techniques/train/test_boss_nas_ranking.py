@@ -62,14 +62,14 @@ def test_ratings_rank_members_better_than_chance(net: Any, ratios: Any, multiple
     configs = list(family.space.enumerate())
     for config in configs:
         alone = family.extract(config).train()
-        optimizer = torch.optim.AdamW(alone.parameters(), lr=0.01)
+        optimizer = torch.optim.AdamW(alone.parameters(), lr=0.01, fused=True)
         for inputs, targets in islice(digit_batches(0), 50):
             optimizer.zero_grad()
             F.cross_entropy(alone(inputs), targets).backward()
             optimizer.step()
         errors.append(float((alone.eval()(x).argmax(1) != y).float().mean()))
     recipe = BossNas(momentum=0.95, lr=0.01, blocks=blocks)
-    optimizer = torch.optim.AdamW(family.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(family.parameters(), lr=0.01, fused=True)
     last = train(family, digit_batches, unused, steps=80, recipe=recipe, optimizer=optimizer)
     rater = recipe.rater(family, last.memory, [x[:256]])
     found = spearmanr([rater(config) for config in configs], errors).statistic

@@ -146,7 +146,7 @@ def test_digits_inside_seven_kilobytes(tmp_path: Path) -> None:
     assert planned_bytes(family, family.space.smallest()) <= limit < planned_bytes(family, family.space.largest())
     batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 1280, 64)] * 8
     learnt: set[Config] = set()
-    optimizer = torch.optim.AdamW(family.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(family.parameters(), lr=4e-3, fused=True)
     train(
         family, batches, F.cross_entropy, steps=160, recipe=Mcuformer(memory=limit), optimizer=optimizer,
         on_step=lambda progress: learnt.update(progress.learnt),

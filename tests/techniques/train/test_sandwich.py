@@ -192,7 +192,7 @@ def test_on_digits_the_smallest_member_beats_the_same_slice_of_an_ordinary_netwo
             torch.manual_seed(seed)
             net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
             family = Family(net, (data["test"][0][:4],), [Width(ratios=(0.25, 1.0))])
-            optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+            optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, fused=True)
             train(family, batches, F.cross_entropy, steps=150, recipe=recipe, optimizer=optimizer, seed=seed)
             smallest = family.extract(family.space.smallest())
             errors[type(recipe)] = (_error(smallest, data["test"]), _error(net, data["test"]))

@@ -104,7 +104,7 @@ def test_on_digits_members_with_shared_weights_rank_as_trained_alone() -> None:
         torch.manual_seed(seed)
         choices = [Width(ratios=(1 / 16, 0.25, 1.0), multiple=1, kinds=("width", "stream")), Depth(least=0.0)]
         family = Family(Deep(width=16, hidden=32), (test[0][:4],), choices)
-        optimizer = torch.optim.AdamW(family.parameters(), lr=0.01)
+        optimizer = torch.optim.AdamW(family.parameters(), lr=0.01, fused=True)
         train(family, digit_batches, F.cross_entropy, steps=150, recipe=SinglePath(), optimizer=optimizer, seed=seed)
         rng = random.Random(seed)
         configs = [family.space.smallest(), family.space.largest(), *(family.space.sample(rng) for _ in range(6))]
@@ -119,7 +119,7 @@ def _alone(net: nn.Module) -> float:
     for module in net.train().modules():
         if isinstance(module, (nn.Linear, nn.LayerNorm)):
             module.reset_parameters()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, fused=True)
     for _, (x, y) in zip(range(80), digit_batches(0), strict=False):
         optimizer.zero_grad()
         F.cross_entropy(net(x), y).backward()

@@ -268,7 +268,7 @@ def test_where_little_is_left_it_beats_searching_first_and_pruning_then() -> Non
             family.model.load_state_dict(Deep().state_dict())
             prune(family, family.space.largest(), 0.0)
             family.prepared = False
-            optimizer = torch.optim.AdamW(family.parameters(), lr=0.005)
+            optimizer = torch.optim.AdamW(family.parameters(), lr=0.005, fused=True)
             last = train(
                 family, digit_batches, F.cross_entropy, steps=300, recipe=recipe, optimizer=optimizer, seed=seed
             )

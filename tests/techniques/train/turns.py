@@ -248,7 +248,7 @@ def digit_errors(recipe: Recipe, seed: int, steps: int, lr: float = 0.005, **how
     for module in family.model.modules():
         if isinstance(module, nn.Linear):
             module.reset_parameters()
-    optimizer = torch.optim.AdamW(family.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(family.parameters(), lr=lr, fused=True)
     train(family, digit_batches, F.cross_entropy, steps=steps, recipe=recipe, optimizer=optimizer, seed=seed, **how)
     (x, y), found = digits()[1], {}
     with torch.no_grad():

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...checks import PliantError, WrongShapeError
+from ...family.fusing import can_fuse
 from ...space.front import non_dominated
 from ...technique import Paper, Recipe, Turn
 
@@ -205,16 +206,19 @@ class AveragingAdamW(torch.optim.AdamW):
     """AdamW that keeps an exponential moving average of every weight in its state, so that checkpoints hold it too.
 
     Args:
-        params: the weights.
+        params: the weights; steps are fused where torch has that for them.
         lr: the learning rate.
         weight_decay: the weight decay.
         decay: what is left of the average after a step, from 0 (the weights themselves) to below 1.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 1e-2, decay: float = 0.999) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1e-3, weight_decay: float = 1e-2, decay: float = 0.999
+    ) -> None:
         if not 0 <= decay < 1:
             raise WrongShapeError(f"the decay of a moving average is from 0 to below 1; got {decay}")
-        super().__init__(params, lr=lr, weight_decay=weight_decay)
+        rows = list(params)
+        super().__init__(rows, lr=lr, weight_decay=weight_decay, fused=can_fuse(rows))
         self.decay = decay
         self.register_step_post_hook(self._move)
 
@@ -222,10 +226,11 @@ class AveragingAdamW(torch.optim.AdamW):
         """Move every average towards its weight."""
         with torch.no_grad():
             for parameter, state in self.state.items():
-                if "average" in state:
-                    state["average"].lerp_(parameter, 1 - self.decay)
-                else:
+                if "average" not in state:
                     state["average"] = parameter.detach().clone()
+            if self.state:
+                averages = [state["average"] for state in self.state.values()]
+                torch._foreach_lerp_(averages, list(self.state), 1 - self.decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
