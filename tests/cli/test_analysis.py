@@ -78,6 +78,7 @@ def test_a_network_that_does_not_bend() -> None:
     assert "what must change together" not in text
 
 
+@pytest.mark.slow
 def test_a_file_whose_network_cannot_be_captured(tmp_path: Path) -> None:
     file, page = tmp_path / "task.py", tmp_path / "page.html"
     file.write_text(TASK)

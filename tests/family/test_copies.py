@@ -54,6 +54,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Index]:
     return made
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_members_that_ran_before_are_not_gathered_again(
     fused: tuple[Any, Tensor], rng: Random, monkeypatch: pytest.MonkeyPatch

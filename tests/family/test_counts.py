@@ -109,6 +109,7 @@ def test_an_operation_whose_cost_is_not_known_is_measured(caplog: pytest.LogCapt
     assert "bilinear" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_measure_that_disagrees_is_not_counted() -> None:
     task = load_task("digits")
     family = Family(task.model(), task.example_args(), choices=[Width()])

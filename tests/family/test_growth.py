@@ -95,6 +95,7 @@ def predicted(growth: Growth, config: Config) -> int:
     return start + copies * block + 3 * (second + 1)
 
 
+@pytest.mark.slow
 def test_topologies_keep_the_function_and_have_the_parameters_predicted(rng: Random) -> None:
     growth = tree()
     assert [choice.name for choice in growth.space.choices[4:]] == [

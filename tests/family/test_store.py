@@ -72,6 +72,7 @@ def test_a_fresh_process_gets_the_same_family(saved: tuple[Any, Path], tmp_path:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=ROOT, timeout=120)
 
 
+@pytest.mark.slow
 def test_everything_survives(saved: tuple[Any, Path]) -> None:
     family, folder = saved
     again: Any = Family.load(folder, ConvNet())

@@ -89,6 +89,7 @@ def kept(growth: Growth, config: Config) -> Config:
     return growth.space.check({name: "identity" if option == "max 3" else option for name, option in config.items()})
 
 
+@pytest.mark.slow
 def test_trees_keep_the_function_and_have_the_parameters_predicted(rng: Random) -> None:
     growth = grown_blocks()
     for _ in range(5):

@@ -38,6 +38,7 @@ def test_a_second_conversion_reads_no_table(monkeypatch: pytest.MonkeyPatch) -> 
     onnx_operations._read.cache_clear()
 
 
+@pytest.mark.slow
 def test_what_a_conversion_adds_is_not_there_in_the_next() -> None:
     kind = registry()
     with onnx_operations.operations_read_once():

@@ -372,6 +372,7 @@ def test_mistakes_do_not_claim_the_folder(tmp_path: Path) -> None:
     assert "did you mean 'blocks.depth'" in wrong_rule.stderr
 
 
+@pytest.mark.slow
 def test_nan_in_the_tasks_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLIANT_TEST_FAULT", "nan")
     command = ["run", str(TASK), "--out", str(tmp_path / "r"), "--steps", "40", "--budget", "2"]

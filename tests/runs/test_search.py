@@ -132,6 +132,7 @@ def test_results_from_elsewhere_and_the_front_again(run: Path) -> None:
     assert all(trial.times == 2 for trial in study.front)
 
 
+@pytest.mark.slow
 def test_what_is_not_there(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'error'"):
         runs.search(run, objectives=["eror"])

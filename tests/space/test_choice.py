@@ -70,6 +70,7 @@ def test_a_whole_float_is_the_integer_option() -> None:
     assert Choice("depth", (1, 2)).index(2.0) == 1
 
 
+@pytest.mark.slow
 @given(OPTIONS)
 def test_record_round_trip(option: object) -> None:
     choice = Choice("c", (option,), ordered=False)  # type: ignore[arg-type]

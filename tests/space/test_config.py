@@ -37,6 +37,7 @@ def test_order_does_not_matter(options: dict, rng) -> None:
     assert len({shuffled, Config(options)}) == 1
 
 
+@pytest.mark.slow
 @given(MAPPINGS, MAPPINGS)
 def test_equal_exactly_if_the_keys_are(a: dict, b: dict) -> None:
     assert (Config(a) == Config(b)) == (Config(a).key == Config(b).key)

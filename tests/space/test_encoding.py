@@ -26,6 +26,7 @@ def test_round_trip(pair, kind: str) -> None:
     assert space.decode(space.encode(config, kind), kind) == config
 
 
+@pytest.mark.slow
 @given(spaces_and_configs(2))
 def test_different_configs_have_different_vectors(pair) -> None:
     space, (a, b) = pair

@@ -43,6 +43,7 @@ def test_sample_mutate_crossover_and_neighbours_stay_in_the_space(pair, rng: Ran
     assert all(a in space.neighbours(near) for near in neighbours)
 
 
+@pytest.mark.slow
 @given(spaces())
 def test_json_round_trip(space: Space) -> None:
     again = Space.from_json(space.to_json())

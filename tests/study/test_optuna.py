@@ -74,6 +74,7 @@ def _no_better(other: Any, trial: Any) -> bool:
     return not (theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True)))
 
 
+@pytest.mark.slow
 def test_its_dashboard_shows_them(tmp_path: Path) -> None:
     import optuna
 

@@ -59,6 +59,7 @@ def test_same_seed_same_study_whatever_the_global_generators() -> None:
     assert outcome(first) != outcome(search(Toy(), objectives(noisy), 50, seed=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill_at", "hard"),
     [

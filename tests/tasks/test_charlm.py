@@ -39,6 +39,7 @@ def test_encode_round_trips_and_marks_the_unknown() -> None:
     assert int(charlm.encode("\x00")[0]) == charlm.UNKNOWN
 
 
+@pytest.mark.slow
 def test_batches_are_windows_of_training_text_and_can_be_skipped() -> None:
     whole = list(itertools.islice(charlm.batches(5), 4))
     tokens, targets = whole[3]

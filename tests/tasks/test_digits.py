@@ -68,6 +68,7 @@ def test_shift_moves_by_one_pixel_at_most() -> None:
     assert digits.shift(corner, torch.Generator().manual_seed(0))[:, 0, 7].sum() == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", digits.VARIANTS)
 def test_networks_learn_and_are_evaluated(variant: str) -> None:
     net = digits.model(variant)

@@ -66,6 +66,7 @@ def close(left: dict[str, Tensor], right: dict[str, Tensor], tolerance: float) -
     return all(torch.allclose(value, right[name], atol=tolerance, rtol=tolerance) for name, value in left.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("make", "data"), [(lambda: mlp(dropout=0.0), batches), (vit, sequences)])
 def test_accumulated_batches_equal_one_of_all_examples(make: Callable[[], Any], data: Any, size: int) -> None:
@@ -295,6 +296,7 @@ def test_training_with_recomputed_blocks_is_the_same(make: Callable[[], Any], da
     assert same(state(one), state(two))
 
 
+@pytest.mark.slow
 def test_recomputed_blocks_save_memory() -> None:
     torch.manual_seed(0)
     family = Family(ViT(dim=32, depth=6), (vectors(3, 4, 6),), [Width(multiple=4), Depth()])

@@ -71,6 +71,7 @@ def test_the_gates_stay_and_the_order_of_steps_counts() -> None:
     assert {"gates", "batch"} & codes(analysis) == {"gates", "batch"}
 
 
+@pytest.mark.slow
 def test_packed_sequences_cannot_be_captured() -> None:
     def forward(s: Tiny, x: Tensor) -> Tensor:
         packed = nn.utils.rnn.pack_padded_sequence(s.a(x), torch.tensor([4, 2]), batch_first=True)

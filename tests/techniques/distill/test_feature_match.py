@@ -34,6 +34,7 @@ def nothing(outputs: Tensor, targets: Any) -> Tensor:
     raise AssertionError("labels are not looked at")
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_teacher_has_nothing_to_learn_and_classifies_alike() -> None:
     teacher, student = convnet(8, 3, 16), convnet(8, 3, 16)
     student.load_state_dict(teacher.state_dict())

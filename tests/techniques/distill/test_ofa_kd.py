@@ -147,6 +147,7 @@ def test_smaller_members_have_the_branches_of_what_they_have(net: nn.Module, dat
     assert last.losses[family.space.smallest()] > last.losses[family.space.largest()]  # of several outputs
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
     imitation = check_kill(convnet, perceptron(), OfaKd(sites=("1", "3")), tmp_path)
     assert len(list(imitation.parameters())) > 4

@@ -204,6 +204,7 @@ def test_a_rebuilt_decoder_learns_the_old_one() -> None:
     assert begun[0] < 0.8 * begun[1]  # what is taken over from the old decoder is worth something
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
     whole, _ = run(tmp_path / "a")
     with pytest.raises(Stopped):

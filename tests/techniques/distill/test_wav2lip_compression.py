@@ -162,6 +162,7 @@ def test_what_cannot_be_done_is_refused() -> None:
         Wav2LipCompression(layers=(("mx", "mix"),)).start(Generator(), Generator(), (images(),), {})
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
     imitation = check_kill(lambda: Generator(8), Generator(16), Wav2LipCompression(layers=(("mix", "mix"),)), tmp_path)
     assert len(list(imitation.parameters())) == 2

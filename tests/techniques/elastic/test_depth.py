@@ -135,6 +135,7 @@ def test_wrong_fields_are_refused() -> None:
         Depth(order="lst")
 
 
+@pytest.mark.slow
 def test_an_order_that_names_no_block_of_the_network_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"no block named 'block.1'; did you mean 'blocks.1'"):
         family_of(Depth(order=("block.1",)))

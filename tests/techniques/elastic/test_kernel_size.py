@@ -93,6 +93,7 @@ def by_hand(net: Any, sizes: dict[str, int], matrices: dict[str, Tensor]) -> Net
     return made
 
 
+@pytest.mark.slow
 def test_layers_that_keep_sizes_offer_kernels() -> None:
     made = family()
     found = {choice.name: choice.options for choice in made.space.choices}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ def test_they_are_offered_by_layer_and_by_role() -> None:
     assert [type(block.fc1) for block in net.blocks] == [nn.Sequential, nn.Sequential]
 
 
+@pytest.mark.slow
 def test_they_are_cut_along_streams_and_hidden_widths() -> None:
     made = family(Width(multiple=2, kinds=("width", "heads", "stream")), Depth(per_block=True))
     plain = Family(made.model, (X,), [Width(multiple=2, kinds=("width", "heads", "stream")), Depth(per_block=True)])
@@ -89,6 +91,7 @@ def test_they_are_cut_along_streams_and_hidden_widths() -> None:
         made.extract(config)  # which compares it with the member
 
 
+@pytest.mark.slow
 def test_exported_by_torch_alone() -> None:
     made = family(Width(multiple=2))
     net = made.extract(made.space.smallest())

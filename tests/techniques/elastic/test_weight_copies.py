@@ -101,6 +101,7 @@ def test_gradients_stay_in_their_copy_and_are_those_of_plain_autograd() -> None:
     assert learnt > 10
 
 
+@pytest.mark.slow
 def test_it_is_stored(tmp_path: Path) -> None:
     family = stirred(made(ViT(), X))
     family.save(tmp_path)

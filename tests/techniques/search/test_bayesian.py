@@ -277,6 +277,7 @@ def test_constraints_on_counted_values_are_kept_from_the_start() -> None:
     assert all(cost(Member(config)) <= 25 for config in asked)
 
 
+@pytest.mark.slow
 def test_objectives_that_are_all_computed() -> None:
     toy = Toy(choices=5)
     exact = toy_problem(toy, 0).exact[1]

@@ -107,6 +107,7 @@ def priced(table: Table, weight: float) -> object:
     return measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "weight"),
     [

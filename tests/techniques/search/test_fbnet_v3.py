@@ -33,6 +33,7 @@ def rank_correlation(problem: Problem, indices: np.ndarray, errors: np.ndarray, 
     return found
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_free_cost_ranks_better_from_twenty_labels() -> None:
     table = Table(12, 4)
     problem = Problem(table.space, 1, 0, statistics={"macs": table.cost})

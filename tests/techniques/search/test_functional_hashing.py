@@ -74,6 +74,7 @@ def exchangeable(configs: Sequence[Config]) -> np.ndarray:
 SPACE = Space([Choice(f"branch.{at}", (0, 1, 2, 3)) for at in range(5)])
 
 
+@pytest.mark.slow
 def test_evolution_measures_fewer_than_it_runs_and_equal_ones_once() -> None:
     proposer = FunctionalHashing().start(Problem(SPACE, 1, 0, forms=Forms(sorted_rows)))
     assert isinstance(proposer, Cached)

@@ -168,6 +168,7 @@ def test_one_memory_is_torchs_lstm() -> None:
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_gradient_against_differences() -> None:
     """Along random directions of every parameter."""
     rng = np.random.default_rng(4)
@@ -253,6 +254,7 @@ def test_the_controller_beats_random_decisions() -> None:
     assert np.max(late[0.05]) < np.min(late[0.0]), late
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_configs_and_a_told_study_goes_on() -> None:
     def start(seed: int) -> Problem:
         return Problem(CELL, 1, seed, forms=forms(CELL))

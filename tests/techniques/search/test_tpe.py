@@ -56,6 +56,7 @@ def test_one_objective() -> None:
     assert best(Tpe()) < best(RandomSearch())
 
 
+@pytest.mark.slow
 def test_constraints_appear_when_the_first_is_broken() -> None:
     table = Table(8, 3)
     asked = drive(Tpe().start(table.problem()), 60, table.values, lambda values: max(0.0, float(values[1]) - 8))

@@ -241,6 +241,7 @@ def test_the_gradient_is_that_of_separate_networks() -> None:
     check_gradient(family, [spread(family, config, net) for config, net in zip(paths, nets, strict=True)])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_weights(tmp_path: Path) -> None:
     check_resume(TINY, tmp_path)
 

@@ -73,6 +73,7 @@ def test_costs_follow_the_probabilities_where_even_draws_of_members_pile_up_in_t
     assert even[4] < 0.05 * 300
 
 
+@pytest.mark.slow
 def test_the_probability_shifts_to_the_level_in_which_a_step_still_helps() -> None:
     recipe, memory = ShiftNas(window=10, ahead=80), dict[str, Any]()
     levels, seen = Levels.of(SPACE, cost, 5), []
@@ -237,6 +238,7 @@ def test_the_gradient_is_that_of_the_member_alone() -> None:
     check_gradient(family, [spread(family, config, net)])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_weights(tmp_path: Path) -> None:
     check_resume(ShiftNas(ahead=5, window=2), tmp_path, steps=8)
 
