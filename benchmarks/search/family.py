@@ -25,7 +25,7 @@ from .case import Case
 
 _KEPT: dict[str, dict[str, tuple[int, ...]]] = {
     "digits": {"heads": (0, 1, 3), "width": (0, 3)},
-    "charlm": {"heads": (1, 3), "width": (1, 3)},
+    "charlm": {"heads": (1, 3), "width": (0, 1, 3)},
 }
 _DEPTH = "depth"
 
