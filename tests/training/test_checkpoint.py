@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from pliant.checks import CorruptFileError, PliantError
 from pliant.training import train
-from pliant.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from pliant.training.checkpoint import latest_checkpoint, load_checkpoint, load_held, save_checkpoint, save_held
 from tests.training.toy import Mlp, batches, loss, mlp, same, state
 
 ROOT = Path(__file__).parents[2]
@@ -168,3 +168,21 @@ def test_a_full_disk_is_said_and_the_older_one_stays(tmp_path: Path, monkeypatch
     with pytest.raises(PliantError, match=r"[Nn]o space left on"):
         train(mlp(), batches, loss, steps=2, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000001.safetensors"]
+
+
+def test_what_a_trainers_checkpoint_holds_is_whole_or_refused(tmp_path: Path) -> None:
+    held = {"count": 3, "teacher": {"weight": torch.arange(6.0).view(2, 3)}}
+    path = save_held(tmp_path / "held.safetensors", held)
+    found = load_held(path)
+    assert found["count"] == 3
+    assert torch.equal(found["teacher"]["weight"], held["teacher"]["weight"])  # type: ignore[index]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit of the last number
+    with pytest.raises(CorruptFileError, match="not those that were written.*another checkpoint"):
+        load_held(path)
+    path.write_bytes(whole[:-5])
+    with pytest.raises(CorruptFileError, match="another checkpoint"):
+        load_held(path)
+    save_file({"weight": torch.ones(2)}, path)  # of somebody else
+    with pytest.raises(CorruptFileError, match="another checkpoint"):
+        load_held(path)

@@ -201,7 +201,7 @@ def save_held(path: Path, held: Mapping[str, Any]) -> Path:
     """Write JSON values, tensors and dicts of these to a file of their own."""
     tensors: dict[str, Tensor] = {}
     shape = _split(held, "held", tensors)
-    return write_tensors(path, tensors, {"pliant": json.dumps(shape)})
+    return write_tensors(path, tensors, {"pliant": json.dumps(shape), "digest": digest(tensors)})
 
 
 def load_held(path: Path) -> dict[str, Any]:
@@ -213,7 +213,10 @@ def load_held(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            return _joined(json.loads(file.metadata()["pliant"]), tensors)
+            header = file.metadata() or {}
+            if header.get("digest", found := digest(tensors)) != found:
+                raise ValueError("its tensors are not those that were written")
+            return _joined(json.loads(header["pliant"]), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CorruptFileError(f"{path} cannot be read ({first_line(error)}); go on from another checkpoint") from error
 
