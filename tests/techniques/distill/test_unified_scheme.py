@@ -101,6 +101,22 @@ def test_the_average_is_that_of_the_weights_after_each_step() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), twin.parameters(), strict=True))
 
 
+def test_the_average_is_kept_for_groups_of_any_type_of_weights() -> None:
+    real, odd = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer = AveragingAdamW([{"params": [real], "lr": 0.1}, {"params": [odd], "lr": 0.0}], decay=0.5)
+    assert [group["fused"] for group in optimizer.param_groups] == [True, None], "complex weights have no fused step"
+    seen = []
+    for _ in range(2):
+        real.grad, odd.grad = torch.ones_like(real), torch.ones_like(odd)
+        optimizer.step()
+        seen.append(real.detach().clone())
+    assert (seen[1] < seen[0]).all()
+    with optimizer.averaged():
+        assert torch.allclose(real, (seen[0] + seen[1]) / 2)
+        assert torch.equal(odd, torch.ones_like(odd))  # at a rate of 0
+    assert torch.equal(real, seen[1])
+
+
 def test_killed_and_resumed_is_uninterrupted_averages_included(tmp_path: Path) -> None:
     teacher = convnet()
 

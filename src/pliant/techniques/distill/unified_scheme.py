@@ -206,19 +206,18 @@ class AveragingAdamW(torch.optim.AdamW):
     """AdamW that keeps an exponential moving average of every weight in its state, so that checkpoints hold it too.
 
     Args:
-        params: the weights; steps are fused where torch has that for them.
+        params: the weights, or groups of them; steps are fused where torch has that for them.
         lr: the learning rate.
         weight_decay: the weight decay.
         decay: what is left of the average after a step, from 0 (the weights themselves) to below 1.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: float = 1e-3, weight_decay: float = 1e-2, decay: float = 0.999
-    ) -> None:
+    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 1e-2, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise WrongShapeError(f"the decay of a moving average is from 0 to below 1; got {decay}")
-        rows = list(params)
-        super().__init__(rows, lr=lr, weight_decay=weight_decay, fused=can_fuse(rows))
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
+        for group in self.param_groups:
+            group["fused"] = can_fuse(group["params"]) or None
         self.decay = decay
         self.register_step_post_hook(self._move)
 
