@@ -34,7 +34,7 @@ def test_a_few_random_networks(drawn: Drawn) -> None:
 
 @pytest.mark.slow
 @seed(20240601)
-@settings(max_examples=25, suppress_health_check=_SLOW_DATA, derandomize=False, database=None)
+@settings(max_examples=40, suppress_health_check=_SLOW_DATA, derandomize=False, database=None)
 @given(networks())
 def test_random_networks(drawn: Drawn) -> None:
     check(drawn)

@@ -50,7 +50,7 @@ def test_killed_at_random_moments_and_resumed(nursery: Nursery, tmp_path: Path, 
     assert whole.wait(240)
     assert whole.code == 0, whole.remarks
     out, killed = tmp_path / "killed", 0
-    for _ in range(3):
+    for _ in range(4):
         process = start(nursery, out)
         if not process.wait(0.5 + 6 * rng.random()):
             process.send(signal.SIGKILL)
