@@ -41,9 +41,14 @@ def taken(name: str) -> tuple[Any, Tensor]:
 def test_each_step_starts_from_nothing_whichever_members_learnt(name: str, rng: Random) -> None:
     family, x = taken(name)
     ends = [family.space.smallest(), family.space.largest()]
-    for _ in range(6):
-        family.zero_grad()
-        assert all(p.grad is None for p in family.parameters())
+    for at in range(6):
+        before = [p.grad for p in family.parameters()]
+        family.zero_grad(set_to_none=at < 2)
+        if at < 2:
+            assert all(p.grad is None for p in family.parameters())
+        else:
+            assert all(p.grad is was for p, was in zip(family.parameters(), before, strict=True))
+            assert not any(bool(p.grad.any()) for p in family.parameters() if p.grad is not None)
         chosen = [rng.choice(ends), family.space.sample(rng), family.space.sample(rng)][: rng.randint(1, 3)]
         wanted = [expected(family, config, x) for config in chosen]
         for config in chosen:
@@ -112,11 +117,11 @@ def _moved(family: Family, x: Tensor) -> None:
 def test_writes_of_others_are_noticed(name: str, write: Callable[[Family, Tensor], None], rng: Random) -> None:
     family, x = taken(name)
     smallest = family.space.smallest()
-    for config in (smallest, family.space.sample(rng)):
+    for config, none in ((smallest, True), (family.space.sample(rng), False), (smallest, False)):
         family.zero_grad()
         learn(family, smallest, x)
         write(family, x)
-        family.zero_grad()
+        family.zero_grad(none)
         want = expected(family, config, x)
         learn(family, config, x)
         close(gradients(family), want)
@@ -173,13 +178,14 @@ def test_a_buffer_follows_its_parameter_to_another_shape_and_type() -> None:
     assert store.of(parameter).dtype == torch.float64
 
 
+@pytest.mark.parametrize("none", [True, False], ids=["none", "zero"])
 @pytest.mark.parametrize("part", ["", "head"], ids=["all", "head"])
-def test_gradients_that_a_moved_model_took_along_are_cleared_too(part: str) -> None:
+def test_gradients_that_a_moved_model_took_along_are_cleared_too(part: str, none: bool) -> None:
     family, x = family_of("fused")
     smallest = family.space.smallest()
     learn(family, smallest, x)
     family.model.get_submodule(part).double()  # their gradients, all of them or some, lie elsewhere now
-    family.zero_grad()
+    family.zero_grad(none)
     assert not any(bool(family.gradients.buffer(p).tensor.any()) for p in family.parameters())
     family.model.double()
     want = expected(family, smallest, x.double())

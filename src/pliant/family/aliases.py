@@ -205,6 +205,7 @@ class AliasSet:
         self._fulls: list[nn.Parameter] = []  # of the views
         self.gathers: dict[str, GatherAlias] = {}
         self._absent: list[nn.Parameter] = []
+        self._all: list[nn.Parameter] = []
         self._homes: dict[str, list[Home]] = {}
         self._pointers: list[int] = []
         self._learning: list[bool] = []
@@ -250,6 +251,8 @@ class AliasSet:
         self._absent += [view.full for view in self.views if id(view.full) in gone]
         self.views = [view for view in self.views if id(view.full) not in gone]
         self._fulls = [view.full for view in self.views]
+        # A tied parameter has one alias, so none is met twice here.
+        self._all = [*self._fulls, *(gather.full for gather in self.gathers.values()), *self._absent]
         self._pointers, self._learning = list(map(Tensor.data_ptr, self._fulls)), list(map(_LEARNS, self._fulls))
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:
@@ -286,13 +289,10 @@ class AliasSet:
     def _link_gradients(self) -> None:
         if self._linked.still():
             return
-        learning = [view for view in self.views if view.full.requires_grad]
-        # A tied parameter has one alias, so none is met twice here.
-        gathered = (gather.full for gather in self.gathers.values())
-        fulls = [*(view.full for view in learning), *gathered, *self._absent]
-        self._store.attach([full for full in fulls if full.requires_grad and full.grad is None])
+        self._store.attach([full for full in self._all if full.grad is None and full.requires_grad])
         if self._linked.still():  # most often the gradients had been cleared, and nothing else
             return
+        learning = [view for view in self.views if view.full.requires_grad]
         cleared = False
         for view in learning:
             buffer = view.full.grad

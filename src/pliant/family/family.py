@@ -20,7 +20,7 @@ from ..graph.module_form import ModuleForm
 from ..graph.prepare import unwrap
 from ..graph.realise import compare_forms, graph_network
 from ..graph.slicing import Slicing
-from ..graph.tensors import full_tensors, held_tensors
+from ..graph.tensors import HeldTensors, full_tensors
 from ..space.choice import Choice
 from ..space.config import Config
 from ..space.space import Space
@@ -79,7 +79,7 @@ class Family:
         self._owner: dict[str, Placed] = {}
         self.space = Space(self._collect(), constraints)
         self._tensors = full_tensors(model, self.analysis.capture)
-        self._held = held_tensors(model)
+        self._held = HeldTensors(model)
         self._weights = list(model.parameters())
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
@@ -201,14 +201,15 @@ class Family:
             self._warm.activate(aliases)
             return net
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Take all gradients away, as an optimizer's ``zero_grad()``, but clear no more memory than members wrote to.
 
-        With small members of a large network that is quicker. It relies on every write outside of members to show in a
-        gradient's version: one through ``gradient.data`` does not; call the optimizer's after those.
+        Quicker beside small members, more so if parameters keep gradients, all zeros (``set_to_none=False``). It relies
+        on every write outside of members to show in a gradient's version: after one through ``gradient.data``, which
+        does not, call the optimizer's.
         """
         self._follow()
-        self.gradients.clear(chain(self._weights, self.extra.values()))
+        (self.gradients.clear if set_to_none else self.gradients.zero)([*self._weights, *self.extra.values()])
 
     def _network(self) -> nn.Module:
         """Return the user's own network, ready to learn."""
@@ -253,11 +254,10 @@ class Family:
 
     def _follow(self) -> None:
         """Learn which tensors the model holds now: moving it to a device or another precision replaces its buffers."""
-        moved = self.extra.follow(self.model)
-        if not moved and all(store[name] is tensor for store, name, tensor in self._held):
+        if not self.extra.follow(self.model) and self._held.still():
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
-        self._held, self._weights = held_tensors(self.model), list(self.model.parameters())
+        self._held, self._weights = HeldTensors(self.model), list(self.model.parameters())
         self.forget()
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -267,8 +267,8 @@ class Family:
         def moved(value: Any) -> Any:
             if not isinstance(value, Tensor) or weight is None:
                 return value
-            precise = value.is_floating_point() and weight.dtype != self._dtype
-            return value.to(weight.device, weight.dtype if precise else value.dtype)
+            keeps = weight.dtype == self._dtype or not value.is_floating_point()
+            return value.to(weight.device, value.dtype if keeps else weight.dtype)
 
         capture = self.analysis.capture
         return pytree.tree_map(moved, capture.args), pytree.tree_map(moved, dict(capture.kwargs))

@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from operator import attrgetter, is_
 
 import torch
 from torch import Tensor, nn
 
 _MANY = 32  # parts, beyond which the whole buffer counts as written
 _ALIGNED = 64  # bytes, at multiples of which small buffers begin, as tensors of their own would
+_GRADIENT = attrgetter("grad")
 
 
 @cache
@@ -30,31 +32,52 @@ def _accept_strided_gradients() -> None:
 
 
 class Arena:
-    """The memory of small gradients of one type on one device.
+    """The memory of small gradients of one type on one device, and their buffers.
 
     Args:
-        sizes: bytes of each gradient.
-        device: where they lie.
+        rows: the parameters, and the buffers that get their gradients here.
     """
 
-    __slots__ = ("_memory", "_starts", "_version")
+    __slots__ = ("_buffers", "_memory", "_parameters", "_pointers", "_tensors", "_version")
 
-    def __init__(self, sizes: Iterable[int], device: torch.device) -> None:
-        self._starts = [0]
-        for size in sizes:
-            self._starts.append(self._starts[-1] + -(-size // _ALIGNED) * _ALIGNED)
-        self._memory = torch.zeros(self._starts[-1], dtype=torch.uint8, device=device)
+    def __init__(self, rows: Sequence[tuple[nn.Parameter, Buffer]]) -> None:
+        self._parameters, self._buffers = [p for p, _ in rows], [buffer for _, buffer in rows]
+        starts = [0]
+        for parameter in self._parameters:
+            starts.append(starts[-1] + -(-parameter.nbytes // _ALIGNED) * _ALIGNED)
+        self._memory = torch.zeros(starts[-1], dtype=torch.uint8, device=self._parameters[0].device)
         self._version = self._memory._version
-
-    def part(self, at: int, like: Tensor) -> Tensor:
-        """Return the gradient at place ``at``, shaped as ``like``."""
-        start = self._starts[at]
-        return self._memory[start : start + like.nbytes].view(like.dtype).view(like.shape)
+        self._tensors = [
+            self._memory[start : start + like.nbytes].view(like.dtype).view(like.shape)
+            for start, like in zip(starts, self._parameters, strict=False)
+        ]
+        self._pointers = list(map(Tensor.data_ptr, self._tensors))
+        for (parameter, buffer), tensor in zip(rows, self._tensors, strict=True):
+            buffer.lie_in(self, tensor)
+            parameter.grad = tensor
 
     @property
     def untouched(self) -> bool:
-        """Whether nobody has written to any of the gradients since they were cleared."""
-        return self._memory._version == self._version
+        """Whether all gradients lie here still, and nobody has written to any of them since they were cleared."""
+        return self._memory._version == self._version and self.in_place
+
+    @property
+    def in_place(self) -> bool:
+        """Whether all gradients lie here still: those of a model that moves move along."""
+        return list(map(Tensor.data_ptr, self._tensors)) == self._pointers
+
+    def take_away(self) -> None:
+        """Take the gradients away and clear them, all together; do nothing where one is not what was handed out.
+
+        One after another, dozens of small gradients take longer to look after than some to compute.
+        """
+        if all(map(is_, map(_GRADIENT, self._parameters), self._tensors)) and self.in_place:
+            for parameter in self._parameters:
+                parameter.grad = None
+            for buffer in self._buffers:
+                buffer.clean = True
+            with torch.no_grad():
+                self.clear()
 
     def clear(self) -> None:
         """Make all gradients zero."""
@@ -68,7 +91,7 @@ class Buffer:
     Every write in place raises a tensor's version: one that nobody told of shows, and all counts as written.
     """
 
-    __slots__ = ("_arena", "_memory", "_version", "clean", "tensor", "written")
+    __slots__ = ("_memory", "_version", "clean", "lies_in", "tensor", "written")
 
     def __init__(self) -> None:
         self.tensor = torch.empty(0)
@@ -76,17 +99,17 @@ class Buffer:
         self.clean = False  # cleared on purpose, and nobody's gradient since
         self._version = -1  # up to here all writes are known
         self._memory = 0  # where they went: a model that moves to another precision takes its gradients along
-        self._arena: Arena | None = None
+        self.lies_in: Arena | None = None  # when it was made
 
     def lie_in(self, arena: Arena | None, tensor: Tensor) -> None:
         """Have ``tensor``, all zeros, as the gradient."""
-        self.tensor, self._arena = tensor, arena
+        self.tensor, self.lies_in = tensor, arena
         self.cleared()
 
     @property
     def arena(self) -> Arena | None:
         """What the gradient lies in, if it still does."""
-        return self._arena if self._memory == self.tensor.data_ptr() else None
+        return self.lies_in if self._memory == self.tensor.data_ptr() else None
 
     @property
     def counted(self) -> bool:
@@ -138,6 +161,7 @@ class GradientStore:
     def __init__(self) -> None:
         _accept_strided_gradients()
         self._buffers: dict[int, Buffer] = {}
+        self._arenas: list[Arena] = []
 
     def counts(self, parameter: nn.Parameter) -> bool:
         """Return whether the parameter's buffer wants to be told of what is written to it."""
@@ -168,20 +192,18 @@ class GradientStore:
 
     def attach(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give parameters without a gradient their buffers, all zeros, in one go: one by one takes longer."""
-        buffers = list(map(self.buffer, parameters))
         try:
+            buffers = [self._buffers[id(parameter)] for parameter in parameters]
             for parameter, buffer in zip(parameters, buffers, strict=True):
                 parameter.grad = buffer.tensor
-        except (RuntimeError, TypeError):  # a new parameter, or one of another shape, type or device by now
+        except (KeyError, RuntimeError, TypeError):  # a new one, or of another shape, type or device by now
+            buffers = list(map(self.buffer, parameters))
             self._make(parameters, buffers)
         stale: list[Buffer] = []
-        untouched: dict[Arena | None, bool] = {None: False}
+        untouched: dict[Arena | None, bool] = {arena: arena.untouched for arena in self._arenas}
         for buffer in buffers:
-            arena = buffer.arena
-            if arena not in untouched:
-                untouched[arena] = arena is not None and arena.untouched
             # The last holder may have written through ``.data``, which leaves no trace.
-            if not (buffer.clean and (untouched[arena] or buffer.counted)):
+            if not (buffer.clean and (untouched.get(buffer.lies_in) or buffer.counted)):
                 stale.append(buffer)
             buffer.clean = False
         if stale:
@@ -200,11 +222,10 @@ class GradientStore:
                 parameter.grad = made
             else:
                 small.setdefault((parameter.dtype, parameter.device), []).append((parameter, buffer))
-        for (_, device), pairs in small.items():
-            arena = Arena([parameter.nbytes for parameter, _ in pairs], device)
-            for at, (parameter, buffer) in enumerate(pairs):
-                buffer.lie_in(arena, arena.part(at, parameter))
-                parameter.grad = buffer.tensor
+        for pairs in small.values():
+            Arena(pairs)
+        if small:
+            self._arenas = list(dict.fromkeys(b.lies_in for b in self._buffers.values() if b.lies_in is not None))
 
     def clear(self, parameters: Iterable[nn.Parameter]) -> None:
         """Take the family's gradients away, and zero what was written of their buffers.
@@ -212,6 +233,8 @@ class GradientStore:
         Args:
             parameters: all that the family has: small buffers are cleared together.
         """
+        for arena in self._arenas:
+            arena.take_away()
         stale: list[Buffer] = []
         arenas: set[Arena] = set()
         for parameter in parameters:
@@ -222,13 +245,37 @@ class GradientStore:
             buffer = self._buffers.get(id(parameter))
             if buffer is not None and buffer.tensor is gradient:
                 buffer.clean = True
-                if (arena := buffer.arena) is None:
+                if (lies_in := buffer.arena) is None:
                     stale.append(buffer)
                 else:
-                    arenas.add(arena)
+                    arenas.add(lies_in)
         with torch.no_grad():
             for arena in arenas:
                 arena.clear()
+        if stale:
+            _zero(stale, everywhere=False)
+
+    def zero(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Zero the family's gradients where they lie, large ones where they were written; parameters keep them.
+
+        Args:
+            parameters: all that the family has: small buffers are cleared together.
+        """
+        stale: list[Buffer] = []
+        with torch.no_grad():
+            whole: set[Arena | None] = {arena for arena in self._arenas if arena.in_place}
+            for arena in whole:
+                if arena is not None:
+                    arena.clear()
+            for parameter in parameters:
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                buffer = self._buffers.get(id(parameter))
+                if buffer is None or buffer.tensor is not gradient:
+                    gradient.zero_()
+                elif buffer.lies_in not in whole:
+                    stale.append(buffer)
         if stale:
             _zero(stale, everywhere=False)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..graph.slicing import Pick, take
 
 _BLOCKS = 24  # up to which blocks are copied one by one: beyond, looking up places is quicker
+_ALONE = 1 << 15  # numbers, from which torch copies with several threads
 _OF_NUMPY = frozenset((torch.float32, torch.float64, torch.float16))
 _Block = tuple[tuple[slice, ...], tuple[slice, ...]]  # where it lies in the copy, and where in the tensor
 
@@ -49,6 +50,8 @@ class Index:
         runs = [_runs(pick, size) for pick, size in zip(picks, shape, strict=True)]
         self.shape = tuple(each[-1][0].stop for each in runs)
         self._comb = _comb(runs)
+        self._small = prod(self.shape) < _ALONE
+        self._views: dict[bool, tuple[object, Tensor]] = {}  # the last comb in memory: to read, to write
         self._blocks: list[_Block] = []
         if prod(map(len, runs)) <= _BLOCKS:
             for block in product(*runs):
@@ -60,6 +63,8 @@ class Index:
 
     def take(self, value: Tensor) -> Tensor:
         """Return a copy of what is picked."""
+        if self._comb is not None and self._small and type(value) is Tensor:
+            return self._view(self._comb, value, False).clone(memory_format=torch.contiguous_format).view(self.shape)
         copy = torch.empty(self.shape, dtype=value.dtype) if self._blocks else None
         if copy is not None and _in_numpy(copy, value):
             if self._comb is not None:
@@ -77,6 +82,9 @@ class Index:
     def add(self, target: Tensor, addend: Tensor) -> None:
         """Add to what is picked, in place."""
         addend = addend.detach()
+        if self._comb is not None and self._small and type(target) is Tensor:
+            self._view(self._comb, target, True).add_(addend.view(self._comb.shape))
+            return
         if self._blocks and _in_numpy(target, addend):
             if self._comb is not None:
                 part = self._comb.of(target).numpy()
@@ -102,6 +110,14 @@ class Index:
             return
         target = take(target, self._ranges)
         target.index_put_(torch.meshgrid(*self._each(target), indexing="ij"), value)
+
+    def _view(self, comb: _Comb, value: Tensor, write: bool) -> Tensor:
+        """Return the comb's view of a tensor; made anew where the tensor is not where it was: that takes its time."""
+        where = value.data_ptr(), value.dtype, value.stride()
+        seen = self._views.get(write)
+        if seen is None or seen[0] != where:
+            seen = self._views[write] = where, comb.of(value)
+        return seen[1]
 
     def _each(self, target: Tensor) -> list[Tensor]:
         """Return the places of every dimension of a tensor that is cut to the ranges already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,15 @@ def full_tensors(model: nn.Module, capture: Capture) -> dict[str, Tensor]:
     return found
 
 
-def held_tensors(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
-    """Return every place of a model that holds a tensor: the module's store, the name there, and the tensor."""
-    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
-    return [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None]
+class HeldTensors:
+    """Remembers every place of a model that holds a tensor, to tell quickly whether it still does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
+        rows = [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None]
+        self._stores: list[dict[str, Any]] = [store for store, _, _ in rows]
+        self._names, self._tensors = [name for _, name, _ in rows], [tensor for _, _, tensor in rows]
+
+    def still(self) -> bool:
+        """Return whether the tensors are those that were there."""
+        return all(map(is_, map(dict.get, self._stores, self._names), self._tensors))
