@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME] [arguments of that benchmark]``."""
+"""``python -m benchmarks [NAME] [arguments of that benchmark]``, or several names, or none: all that take minutes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,24 @@ def one(name: str, arguments: Sequence[str]) -> None:
     show(record)
 
 
-def everything() -> int:
-    """Run each benchmark in a process of its own, so that none finds what another left; return the exit status."""
-    status, done = 0, []
+def by_default() -> list[str]:
+    """Return the benchmarks that take minutes; say which are left out."""
+    found = []
     for name in names():
         if getattr(importlib.import_module(f"benchmarks.{name}"), "BY_DEFAULT", True):
-            failed = subprocess.run([sys.executable, "-m", "benchmarks", name], check=False).returncode
-            status = status or failed
-            done += [] if failed else [name]
+            found.append(name)
         else:
             print(f"{name}: left out, it takes long; run `python -m benchmarks {name}`")
+    return found
+
+
+def several(chosen: Sequence[str]) -> int:
+    """Run each benchmark in a process of its own, so that none finds what another left; return the exit status."""
+    status, done = 0, []
+    for name in chosen:
+        failed = subprocess.run([sys.executable, "-m", "benchmarks", name], check=False).returncode
+        status = status or failed
+        done += [] if failed else [name]
     rows = [(name, row) for name in done for row in load(name)["figures"]]
     missed = [f"{name}: {row['name']}" for name, row in rows if row["passed"] is False]
     print(f"{sum(row['passed'] is True for _, row in rows)} limits kept, {len(missed)} missed; stored in {OUT}/")
@@ -52,7 +60,9 @@ def main(arguments: Sequence[str]) -> int:
         print("run this at the root of the repository", file=sys.stderr)
         return 2
     if not arguments:
-        return everything()
+        return several(by_default())
+    if len(arguments) > 1 and set(arguments) <= set(names()):
+        return several(arguments)
     if arguments[0] not in names():
         print(f"there is no benchmark {arguments[0]!r}; choose from {', '.join(names())}", file=sys.stderr)
         return 2

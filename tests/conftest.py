@@ -35,6 +35,7 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of garbage collection: looking through it over and over takes a tenth of the time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(5000, 20, 50)  # what tests import later is as large, and would be looked through as often
 
 
 def pytest_sessionfinish() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pliant.family import indexing
 from pliant.family.indexing import Index
 from pliant.graph.slicing import Pick
 
@@ -20,6 +21,12 @@ PICKS: dict[str, tuple[Pick, ...]] = {
     "so many blocks that places are looked up": (np.arange(0, 24, 2), np.arange(0, 6, 2)),
     "turned round": (None, np.arange(6)[::-1].copy()),
 }
+
+
+@pytest.fixture(autouse=True, params=[0, 1 << 15], ids=["large", "small"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy as large tensors are copied, and as small ones."""
+    monkeypatch.setattr(indexing, "_ALONE", request.param)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -63,3 +70,18 @@ def test_gradients_that_lie_transposed_are_added_alike() -> None:
     addend = torch.arange(12.0).reshape(3, 4).t()
     index.add(target, addend)
     assert torch.equal(target[[0, 1, 4, 5]], addend)
+
+
+@pytest.mark.parametrize("name", ["three runs", "runs of columns"])
+def test_one_index_serves_several_tensors_by_turns_and_one_whose_data_are_replaced(name: str) -> None:
+    picks = PICKS[name]
+    grid = np.ix_(*(np.arange(n) if p is None else np.r_[p] for p, n in zip(picks, (24, 6), strict=True)))
+    index, values = Index(picks, (24, 6)), [torch.rand(24, 6), torch.rand(6, 24).t(), torch.rand(24, 6).double()]
+    for turn in range(4):
+        for at, value in enumerate(values):
+            assert torch.equal(index.take(value), value[grid])
+            want = value.clone()
+            want[grid] += turn
+            index.add(value, torch.full(index.shape, turn, dtype=value.dtype))
+            assert torch.equal(value, want)
+            value.data = torch.rand_like(value) if turn == at else value.data.add(1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from operator import attrgetter, is_
 
@@ -120,6 +120,10 @@ class Buffer:
         """All of it is zero now: count from here."""
         self.written, self._version, self._memory = [], self.tensor._version, self.tensor.data_ptr()
 
+    def only_scaled(self) -> None:
+        """Learn that all writes of late left zeros zero."""
+        self._version = self.tensor._version
+
     def accumulated(self, own: Tensor) -> None:
         """Learn that a backward pass has just added to the gradient of ``own``, if that is a view of this buffer."""
         part = own.grad
@@ -134,7 +138,7 @@ class Buffer:
 
     @contextmanager
     def writing(self, parts: Sequence[Tensor]) -> Iterator[None]:
-        """Tell of writes to views of this buffer; those that only multiply need none, as zeros stay."""
+        """Tell of writes to views of this buffer."""
         counted = self.counted
         yield
         if counted:
@@ -282,10 +286,10 @@ class GradientStore:
     @contextmanager
     def scaling(self) -> Iterator[None]:
         """Tell that gradients are only multiplied by finite numbers meanwhile: from nothing, nothing comes."""
-        with ExitStack() as stack:
-            for buffer in self._buffers.values():
-                stack.enter_context(buffer.writing(()))
-            yield
+        counted = [buffer for buffer in self._buffers.values() if buffer.counted]
+        yield
+        for buffer in counted:
+            buffer.only_scaled()
 
 
 def _assigned(parameter: nn.Parameter, gradient: Tensor) -> bool:

@@ -83,12 +83,12 @@ class Index:
         """Add to what is picked, in place."""
         addend = addend.detach()
         if self._comb is not None and self._small and type(target) is Tensor:
-            self._view(self._comb, target, True).add_(addend.view(self._comb.shape))
+            self._view(self._comb, target, True).add_(addend.reshape(self._comb.shape))
             return
         if self._blocks and _in_numpy(target, addend):
             if self._comb is not None:
                 part = self._comb.of(target).numpy()
-                np.add(part, addend.view(self._comb.shape).numpy(), out=part)
+                np.add(part, addend.reshape(self._comb.shape).numpy(), out=part)
                 return
             total, own = target.numpy(), addend.numpy()
             for here, there in self._blocks:
