@@ -1,8 +1,10 @@
-"""Two calls against each other by two clocks."""
+"""Two calls against each other by two clocks, and memory that stays."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import time
 from collections.abc import Callable
 
@@ -35,3 +37,16 @@ def against(own: Callable[[], object], other: Callable[[], object], repeats: int
     finally:
         gc.enable()
     return samples[0], samples[1]
+
+
+def keep_heap() -> None:
+    """Have the GNU C library keep freed memory; others are left as they are.
+
+    It gives the top of its heap back to the system whenever a step frees it, and asks for it again, page by page, in
+    the next: how often, depends on what happens to lie above. The digits network alone took 5 to 8 % longer with its
+    gradients kept from step to step than without, and no longer once the library was told to keep what it has.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter in (-1, -3):  # from how much on the heap shrinks, and blocks are mapped by themselves
+            mallopt(parameter, 1 << 30)

@@ -6,10 +6,7 @@ at most 1.05x where all the member's tensors are views, 1.15x where some are gat
 same with a step of SGD with momentum: the family's optimizer steps on every weight of the family, that of the network
 alone on its own weights only.
 
-The C library gives the top of its heap back to the system whenever a step frees it, and asks for it again, page by
-page, in the next: how often, depends on what happens to lie above. The same network alone took up to 8 % longer with
-its gradients kept than without, and no longer once the library was told to keep what it has. So it is told here, for
-both.
+The C library is told to keep its heap, for both sides (:func:`benchmarks._clocks.keep_heap` says why).
 
 Arguments: names of networks (``digits``, ``vit_s``), and numbers of threads (``1``, ``2``); all by default. ``trim``
 leaves the C library as it is.
@@ -17,8 +14,6 @@ leaves the C library as it is.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +25,7 @@ from torch import Tensor, nn
 from pliant import Depth, Family, Width
 from pliant.measure.timing import torch_threads
 
-from ._clocks import against
+from ._clocks import against, keep_heap
 from ._figures import Figure, ratio
 from ._members import config_of
 from ._networks import digits_vit, vit_s
@@ -68,14 +63,6 @@ def run(arguments: Sequence[str]) -> list[Figure]:
                 for what, shares in MEMBERS.items():
                     figures += list(compare(family, config_of(family, shares), (inputs, targets), (name, what)))
     return figures
-
-
-def keep_heap() -> None:
-    """Have the GNU C library keep freed memory; others are left as they are."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for parameter in (-1, -3):  # from how much on the heap shrinks, and blocks are mapped by themselves
-            mallopt(parameter, 1 << 30)
 
 
 def compare(
