@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from math import prod
 from operator import mul
@@ -17,6 +18,7 @@ from ..graph.slicing import Pick, take
 _BLOCKS = 24  # up to which blocks are copied one by one: beyond, looking up places is quicker
 _ALONE = 1 << 15  # numbers, from which torch copies with several threads
 _OF_NUMPY = frozenset((torch.float32, torch.float64, torch.float16))
+_Key = tuple[int, int] | bytes | None  # what is picked of a dimension, to compare
 _Block = tuple[tuple[slice, ...], tuple[slice, ...]]  # where it lies in the copy, and where in the tensor
 
 
@@ -47,15 +49,9 @@ class Index:
         self.key = tuple(map(_key, picks))  # equal for all that pick the same
         self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
         self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
-        runs = [_runs(pick, size) for pick, size in zip(picks, shape, strict=True)]
-        self.shape = tuple(each[-1][0].stop for each in runs)
-        self._comb = _comb(runs)
+        self.shape, self._comb, self._blocks = _layout(self.key, tuple(shape))
         self._small = prod(self.shape) < _ALONE
         self._views: dict[bool, tuple[object, Tensor]] = {}  # the last comb in memory: to read, to write
-        self._blocks: list[_Block] = []
-        if prod(map(len, runs)) <= _BLOCKS:
-            for block in product(*runs):
-                self._blocks.append((tuple(here for here, _ in block), tuple(there for _, there in block)))
 
     def parts(self, value: Tensor) -> list[Tensor]:
         """Return views of a tensor that hold all that is picked; nothing else where that lies in a few blocks."""
@@ -158,10 +154,22 @@ def _comb(runs: Sequence[list[tuple[slice, slice]]]) -> _Comb | None:
     return _Comb(tuple(shape), tuple(each[0][1].start for each in runs), dims[0], *distances)
 
 
-def _key(pick: Pick) -> object:
+def _key(pick: Pick) -> _Key:
     if isinstance(pick, slice):
         return pick.start, pick.stop
-    return None if pick is None else pick.tobytes()
+    return None if pick is None else np.asarray(pick, np.int64).tobytes()
+
+
+@lru_cache(maxsize=1024)
+def _layout(key: tuple[_Key, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, ...], _Comb | None, list[_Block]]:
+    """Return the shape of a copy, and how it lies in the tensor; layers are alike, and members pick alike again."""
+    picks = [np.frombuffer(k, np.int64) if isinstance(k, bytes) else slice(*k) if k else None for k in key]
+    runs = [_runs(pick, size) for pick, size in zip(picks, sizes, strict=True)]
+    blocks: list[_Block] = []
+    if prod(map(len, runs)) <= _BLOCKS:
+        for block in product(*runs):
+            blocks.append((tuple(here for here, _ in block), tuple(there for _, there in block)))
+    return tuple(each[-1][0].stop for each in runs), _comb(runs), blocks
 
 
 def _runs(pick: Pick, size: int) -> list[tuple[slice, slice]]:
