@@ -37,7 +37,7 @@ def clone_tree(root: nn.Module) -> nn.Module:
         for key, value in module.__dict__.items():
             if type(value) in _PLAIN:  # most attributes: a look-up here saves a call for each
                 new[key] = value
-            elif not value and type(value) in _EMPTY:
+            elif type(value) in _EMPTY and not value:  # asked in this order: a tensor has no truth
                 new[key] = type(value)()
             elif key == "_modules":
                 new[key] = {name: memo[id(child)] if child is not None else None for name, child in value.items()}
