@@ -1,11 +1,12 @@
 """Switching the active config of a family of a transformer with twelve layers (ViT-S).
 
 ``family.member(config)`` for a new config (20 ms), a hundred of them, and for one that was asked for before (cached),
-fifty of them over and over in random order, with the weights as they were. Views only where hidden layers and streams
-bend; where heads bend, the fused projections of the member are gathered, which is part of the time. Cached members are
-measured twice: while weights may change at any time, and under ``family.serving()`` (1 ms), the promise that they do
-not, where what is gathered is kept; how much memory that takes is told. A forward right after the switch is timed too,
-against one of the same member without a switch: what the switch may have put off would show there.
+fifty of them over and over in random order, with the weights as they were (1 ms). Views only where hidden layers and
+streams bend; where heads bend, the fused projections of the member are gathered in each forward. Cached members are
+measured twice: while weights may change at any time, and under ``family.serving()``, the promise that they do not,
+where what is gathered is kept; how much memory that takes is told. A forward right after the switch is timed too,
+against a second one of the same member: what the switch may have put off would show there. And a forward of a member
+against one of the same network standing alone: what each forward does for the family, its gathers most of all.
 """
 
 from __future__ import annotations
@@ -52,29 +53,34 @@ def measure(family: Family, what: str, inputs: Tensor) -> list[Figure]:
     configs = [family.space.sample(rng) for _ in range(CONFIGS)]
     again = [config for _ in range(ROUNDS) for config in rng.sample(configs[-CACHE:], CACHE)]
     made = figures(f"new member, {what}", [seconds(family, config) for config in configs], NEW)
-    limit = None if any("heads" in choice.name for choice in family.space.choices) else CACHED
-    made += figures(f"cached member, {what}", [seconds(family, config) for config in again], limit)
+    made += figures(f"cached member, {what}", [seconds(family, config) for config in again], CACHED)
+    made += forwards(family, again, inputs, what)
     with family.serving():
         for config in configs[-CACHE:]:
             family.member(config)
         made += figures(f"cached member, serving, {what}", [seconds(family, config) for config in again], CACHED)
-        made.append(forwards(family, again, inputs, what))
+        made += forwards(family, again, inputs, f"serving, {what}")
         weights = sum(p.nbytes for p in family.parameters())
         made.append(Figure(f"copies kept, serving, {what}", family.copied_bytes / weights, "of the weights", 1.0))
     return made
 
 
-def forwards(family: Family, configs: Sequence[Config], inputs: Tensor, what: str) -> Figure:
-    """Return how much longer a forward takes right after a switch than a second one."""
-    first, second = [], []
+def forwards(family: Family, configs: Sequence[Config], inputs: Tensor, what: str) -> list[Figure]:
+    """Return how much longer a forward takes right after a switch than a second one, and than one of a lone network."""
+    first, second, alone = [], [], []
+    lone = {config: family.extract(config) for config in set(configs)}
     for config in configs:
         net = family.member(config)
-        for samples in (first, second):
+        for samples, each in ((first, net), (second, net), (alone, lone[config])):
             start = time.perf_counter()
-            net(inputs)
+            each(inputs)
             samples.append(time.perf_counter() - start)
-    value, spread = median((np.asarray(first) - np.asarray(second)) * 1e3)
-    return Figure(f"forward after a switch, serving, {what}: longer by", value, "ms", None, spread)
+    late, late_spread = median((np.asarray(first) - np.asarray(second)) * 1e3)
+    more, more_spread = median((np.asarray(second) - np.asarray(alone)) * 1e3)
+    return [
+        Figure(f"forward after a switch, {what}: longer by", late, "ms", None, late_spread),
+        Figure(f"forward of a member, {what}: longer than alone by", more, "ms", None, more_spread),
+    ]
 
 
 def seconds(family: Family, config: Config) -> float:

@@ -2,8 +2,8 @@
 
 Where what stays of a tensor is a range in every dimension, the member's parameter is a view of the family's and its
 gradient a view of the family's gradient: a backward pass through the member lands in the family without a copy. Where
-it is not (fused projections, concatenations), the member gathers a copy before it runs and its gradient is scattered
-back as soon as it has been accumulated. Either way the caller sees ordinary parameters and calls ``backward``.
+it is not (fused projections, concatenations), the member gathers a copy while it runs, see
+:mod:`~pliant.family.gathered`. Either way the caller sees ordinary parameters and calls ``backward``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from torch.utils import _pytree as pytree
 
 from ..checks import PliantError
 from ..graph.slicing import Pick, Slicing, take
-from .copies import Copies, State, state_of
+from .copies import Copies
+from .gathered import GatherAlias
 from .gradients import GradientStore
-from .indexing import Index
 
-Home = tuple[dict[str, Any], str]  # a module's store of parameters, and the name there
 _GRADIENT, _LEARNS = attrgetter("grad"), attrgetter("requires_grad")
 
 
@@ -94,99 +93,6 @@ class _Linked:
         )
 
 
-class GatherAlias:
-    """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward."""
-
-    __slots__ = ("__weakref__", "_fresh", "_homes", "_index", "_state", "full", "own", "running")
-
-    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], homes: list[Home]) -> None:
-        # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
-        self.full, self._homes = full, homes
-        self._state: State = (-1, -1, False)
-        self._fresh = False
-        self.running = 0  # forwards that read the copy now: in other threads, too
-        self._index = Index(picks, full.shape)
-        self.own = nn.Parameter(torch.empty(self._index.shape, dtype=full.dtype, device="meta"), full.requires_grad)
-
-    def link(self, store: GradientStore, running: bool) -> None:
-        """Gather anew where the family's parameter may have changed since the last time.
-
-        A change through ``.data`` leaves no trace in a parameter's version, so a forward (``running``) trusts only a
-        copy that was made for it.
-        """
-        state = state_of(self.full)
-        if state == self._state and not self.own.is_meta and (self._fresh or not running):
-            self._fresh = self._fresh and not running
-            return
-        if self._lent:
-            return
-        # A new parameter each time: a backward pass that is still due keeps the old one and its values.
-        self._put(self._copy(store))
-        self._state, self._fresh = state, not running
-
-    def share(self, store: GradientStore, copies: Copies) -> None:
-        """Use the copy that all share who gather the same, made anew only where a trace of a change is seen."""
-        if self._lent:
-            return
-        state = state_of(self.full)
-        own = copies.of(self, self._index.key, state, lambda: self._copy(store))
-        if own is not self.own:
-            self._put(own)
-            self._state, self._fresh = state, False
-
-    def _copy(self, store: GradientStore) -> nn.Parameter:
-        full, index = self.full, self._index
-        if torch.is_inference_mode_enabled():
-            with torch.inference_mode(False):  # what is made in it cannot learn later
-                return self._copy(store)
-        own = nn.Parameter(index.take(full.detach()), full.requires_grad)
-        if full.requires_grad:
-            own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
-        return own
-
-    def release(self) -> None:
-        """Give the copy's memory back, unless a forward reads it; the next :meth:`link` gathers again."""
-        if not self.own.is_meta and not self.running:
-            empty = torch.empty(self._index.shape, dtype=self.full.dtype, device="meta")
-            self._put(nn.Parameter(empty, self.full.requires_grad))
-
-    @property
-    def _lent(self) -> bool:
-        """Whether another tensor stands in this one's place meanwhile, as `torch.func.functional_call` has it."""
-        return any(store.get(last) is not self.own for store, last in self._homes)
-
-    def _put(self, own: nn.Parameter) -> None:
-        for store, last in self._homes:
-            if store.get(last) is self.own:
-                store[last] = own
-        self.own = own
-
-    def clear(self, store: GradientStore) -> None:
-        """Take what was scattered into the family's gradient out of it, as the member's own gradients were cleared."""
-        if self.full.requires_grad and self.full.grad is not None:
-            target = store.of(self.full)
-            with store.buffer(self.full).writing(()):
-                self._index.put(target, torch.zeros(self._index.shape, dtype=target.dtype, device=target.device))
-
-    def write_back(self) -> None:
-        """Give the family the values that somebody has written into the copy."""
-        if not self.own.is_meta:
-            with torch.no_grad():
-                self._index.put(self.full, self.own)
-
-
-def _scatter(own: Tensor, index: Index, store: GradientStore, full: nn.Parameter) -> None:
-    if own.grad is None:
-        return
-    target = store.of(full)
-    if store.counts(full):
-        with store.buffer(full).writing(index.parts(target)):
-            index.add(target, own.grad)
-    else:
-        index.add(target, own.grad)
-    own.grad = None
-
-
 class AliasSet:
     """All aliases of one member, and the buffers that it shares, gathers or owns.
 
@@ -206,7 +112,6 @@ class AliasSet:
         self.gathers: dict[str, GatherAlias] = {}
         self._absent: list[nn.Parameter] = []
         self._all: list[nn.Parameter] = []
-        self._homes: dict[str, list[Home]] = {}
         self._pointers: list[int] = []
         self._learning: list[bool] = []
         self._linked = _Linked([])
@@ -216,8 +121,7 @@ class AliasSet:
         full, picks = self._tensors[name], self._slicing.picks(name)
         if isinstance(full, nn.Parameter):
             if any(isinstance(pick, np.ndarray) for pick in picks):
-                gather = GatherAlias(full, picks, self._homes.setdefault(name, []))
-                self.gathers[name] = gather
+                gather = self.gathers[name] = GatherAlias(full, picks, self._store)
                 return gather.own
             view = ViewAlias(full, picks, self._store)
             self.views.append(view)
@@ -227,22 +131,22 @@ class AliasSet:
         return take(full, picks) if any(pick is not None for pick in picks) else full
 
     def attach(self, net: nn.Module, places: Mapping[str, Sequence[str]]) -> None:
-        """Learn where in ``net`` the gathered parameters are, so that they can be replaced there.
+        """Learn where in ``net`` the gathered parameters are, and stand in for them there.
 
         Args:
             net: the member.
             places: canonical name to every name that the tensor has in ``net``.
         """
         modules = dict(net.named_modules())
-        for name in self.gathers:
+        for name, gather in self.gathers.items():
             for place in places.get(name, (name,)):
                 path, _, last = place.rpartition(".")
                 if path in modules and last in modules[path]._parameters:
-                    self._homes.setdefault(name, []).append((modules[path]._parameters, last))
+                    gather.stand_in(modules[path], last)
         # What is in no module went with a block that is left out: to bring it up to date would take time for nothing.
         # Its gradient is zero, as that of all the rest that this member lacks.
-        self._absent = [gather.full for name, gather in self.gathers.items() if not self._homes.get(name)]
-        self.gathers = {name: gather for name, gather in self.gathers.items() if self._homes.get(name)}
+        self._absent = [gather.full for gather in self.gathers.values() if not gather.at_home]
+        self.gathers = {name: gather for name, gather in self.gathers.items() if gather.at_home}
         gone = {
             id(self._tensors[name])
             for name in self._tensors
@@ -256,9 +160,10 @@ class AliasSet:
         self._pointers, self._learning = list(map(Tensor.data_ptr, self._fulls)), list(map(_LEARNS, self._fulls))
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:
-        """Bring every alias up to date; called when the member is asked for and before each forward (``running``).
+        """Bring every view up to date, and its gradient before a forward that is about to begin (``running``).
 
-        Where ``copies`` are given, what is gathered is shared through them, and forwards trust it.
+        A forward gathers anew: a change through ``.data`` leaves no trace in a parameter's version. Where ``copies``
+        are given, what is gathered is shared through them, and forwards trust it.
 
         Raises:
             PliantError: the member was moved to another type or device by itself.
@@ -279,10 +184,10 @@ class AliasSet:
                 view.learn(self._store)
             self._learning, self._linked = learning, _Linked([])
         for gather in self.gathers.values():
-            if copies is None:
-                gather.link(self._store, running)
-            else:
-                gather.share(self._store, copies)
+            if copies is not None:
+                gather.share(copies)
+            elif running:
+                gather.gather()
         if torch.is_grad_enabled() and running:
             self._link_gradients()
 
@@ -305,7 +210,7 @@ class AliasSet:
                 cleared = view.link(self._store) or cleared
         if cleared:  # by the member's own zero_grad(), which cannot reach what was scattered
             for gather in self.gathers.values():
-                gather.clear(self._store)
+                gather.clear()
         self._linked = _Linked(learning)
 
     def before_backward(self, outputs: Any) -> None:
@@ -326,17 +231,25 @@ class AliasSet:
         """Whether the member was moved to another type or device by itself; all of a module moves at once."""
         return bool(self.views) and self.views[0].apart
 
+    def gather(self) -> None:
+        """Gather for somebody who writes into the copies, until :meth:`write_back`."""
+        for gather in self.gathers.values():
+            gather.gather()
+
     def write_back(self) -> None:
         """Give the family what was written into the gathered copies, such as a loaded state."""
         for gather in self.gathers.values():
             gather.write_back()
-
-    def running(self, forwards: int) -> None:
-        """Learn that a forward has begun (1) or ended (-1): meanwhile no copy is given back."""
-        for gather in self.gathers.values():
-            gather.running = max(0, gather.running + forwards)  # one that a hook ended may never have begun
-
-    def release(self) -> None:
-        """Free the gathered copies."""
-        for gather in self.gathers.values():
             gather.release()
+
+    def begun(self) -> None:
+        """Learn that a forward has begun: until it ends, no copy is given back."""
+        for gather in self.gathers.values():
+            gather.running += 1
+
+    def ended(self) -> None:
+        """Learn that a forward has ended: what nobody else reads, or shares, is let go of."""
+        for gather in self.gathers.values():
+            gather.running = max(0, gather.running - 1)  # one that a hook ended may never have begun
+            if not gather.shared:
+                gather.release()

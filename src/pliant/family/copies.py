@@ -1,4 +1,4 @@
-"""Which members' gathered copies are kept: those of the last two, or while a family serves, what all members share."""
+"""Members brought up to date; and while a family serves, the gathered copies that they keep and share."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..checks import PliantError
+from .outside import outside
 
 if TYPE_CHECKING:
-    from .aliases import AliasSet, GatherAlias
-
-_WARM = 2  # members whose gathered copies are kept
+    from .aliases import AliasSet
+    from .gathered import GatherAlias, State
 
 _Key = tuple[int, object]
-State = tuple[int, int, bool]
 
 
 class _Row(NamedTuple):
@@ -72,23 +71,18 @@ class Copies:
         self.bytes -= row.own.nbytes
         for alias in row.holders:
             if alias.own is row.own:
+                alias.shared = False  # one that a forward reads now is let go of when it ends
                 alias.release()
 
 
-def state_of(full: Tensor) -> State:
-    """Return what changes when a tensor is written in place, its data are replaced, or it is frozen."""
-    return full._version, full.data_ptr(), full.requires_grad
-
-
-class Warm:
-    """Brings members up to date, and decides whose gathered copies are kept afterwards.
+class Upkeep:
+    """Brings members up to date before they are used.
 
     Threads may share a family that does not learn: what changes which copies there are holds ``lock``; forwards do not.
     """
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self._last: list[AliasSet] = []
         self._copies: Copies | None = None
 
     @property
@@ -98,21 +92,17 @@ class Warm:
 
     def activate(self, aliases: AliasSet, running: bool = False) -> None:
         """Make a member ready; ``running``: for a forward that is about to begin, whose copies stay until it ends."""
-        with self.lock:
+        with self.lock, outside():
             if running:
-                aliases.running(1)
+                aliases.begun()
             aliases.link(running, self._copies)
             if self._copies is not None:
                 self._copies.trim(len(aliases.gathers))
-            elif aliases.gathers and (not self._last or self._last[-1] is not aliases):
-                self._last = [each for each in self._last if each is not aliases] + [aliases]
-                while len(self._last) > _WARM:
-                    self._last.pop(0).release()
 
     def finished(self, aliases: AliasSet) -> None:
         """Learn that a forward has ended."""
         with self.lock:
-            aliases.running(-1)
+            aliases.ended()
 
     @contextmanager
     def serving(self, copies: float, weights: int) -> Iterator[None]:
@@ -121,17 +111,10 @@ class Warm:
             raise PliantError(f"copies, a share of the weights' bytes, is 0 or more, not {copies:g}")
         if self._copies is not None:
             raise PliantError("this family serves already: leave the other serving() first")
-        with self.lock:
-            while self._last:
-                self._last.pop().release()
-            self._copies = Copies(copies * weights)
+        self._copies = Copies(copies * weights)
         try:
             yield
         finally:
             with self.lock:
                 self._copies.clear()
                 self._copies = None
-
-    def forget(self) -> None:
-        """Forget the members; what is shared stays for those that are made anew."""
-        self._last.clear()

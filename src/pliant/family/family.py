@@ -26,7 +26,7 @@ from ..space.config import Config
 from ..space.space import Space
 from .aliases import AliasSet
 from .canonical import Canonical, places
-from .copies import Warm
+from .copies import Upkeep
 from .draft import Draft
 from .duplicate import duplicate, refuse_to_pickle
 from .extraction import extract
@@ -88,7 +88,7 @@ class Family:
         self.gradients = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
         self._whole: set[Config] = set()  # the last config that was found to be the user's own network
-        self._warm = Warm()
+        self._upkeep = Upkeep()
         self._calibration: list[Any] = []
         self._calibrated: dict[Config, int] = {}
         self.prepared = False
@@ -172,7 +172,7 @@ class Family:
         Raises:
             UnknownNameError: a choice or option that the space does not have.
         """
-        with self._warm.lock:
+        with self._upkeep.lock:
             self._follow()
             if isinstance(config, Config) and (config in self._members or config in self._whole):
                 checked = config  # what is remembered has been checked
@@ -198,7 +198,7 @@ class Family:
             net, aliases = found
             if net.training != self.model.training:
                 net.train(self.model.training)
-            self._warm.activate(aliases)
+            self._upkeep.activate(aliases)
             return net
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -226,7 +226,7 @@ class Family:
         aliases.attach(net, install(net, draft.maps, self.places))
         for edit in draft.edits:
             edit(net)
-        attach_hooks(net, aliases, self._warm)
+        attach_hooks(net, aliases, self._upkeep)
         return net, aliases
 
     def realise(self, slicing: Slicing, supply: Any) -> nn.Module:
@@ -245,12 +245,12 @@ class Family:
         Raises:
             PliantError: ``copies`` is negative, or the family serves already.
         """
-        return self._warm.serving(copies, sum(p.nbytes for p in self.parameters()))
+        return self._upkeep.serving(copies, sum(p.nbytes for p in self.parameters()))
 
     @property
     def copied_bytes(self) -> int:
         """Bytes of the copies that members share while the family serves; 0 at other times."""
-        return self._warm.bytes
+        return self._upkeep.bytes
 
     def _follow(self) -> None:
         """Learn which tensors the model holds now: moving it to a device or another precision replaces its buffers."""
@@ -302,7 +302,7 @@ class Family:
     def evaluated(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the member as :meth:`ready` does, always over the family's own storage."""
         checked = self.space.check(config)
-        with self._warm.lock:
+        with self._upkeep.lock:
             net = self.member(checked)
             if self._calibration and self._calibrated.get(checked) != self._version(net):
                 if self.form == "module" or self.draft(checked).slicing().whole:
@@ -397,4 +397,3 @@ class Family:
         self._members.clear()
         self._whole.clear()
         self._calibrated.clear()
-        self._warm.forget()

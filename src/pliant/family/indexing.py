@@ -37,6 +37,16 @@ class _Comb(NamedTuple):
         return value.as_strided(self.shape, inner, value.storage_offset() + sum(map(mul, self.starts, strides)))
 
 
+class _Layout(NamedTuple):
+    """How picked places lie: one for all that pick alike, as layers and members do."""
+
+    key: tuple[_Key, ...]
+    shape: tuple[int, ...]
+    comb: _Comb | None
+    blocks: list[_Block]
+    places: list[tuple[int, np.ndarray]]  # of the dimensions that are no ranges
+
+
 class Index:
     """Takes picked places out of a tensor and adds others to them; what that needs is made once.
 
@@ -46,10 +56,11 @@ class Index:
     """
 
     def __init__(self, picks: Sequence[Pick], shape: Sequence[int]) -> None:
-        self.key = tuple(map(_key, picks))  # equal for all that pick the same
+        layout = _layout(tuple(map(_key, picks)), tuple(shape))
+        self.key = layout.key  # equal for all that pick the same
         self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
-        self._places = [(dim, torch.from_numpy(p)) for dim, p in enumerate(picks) if isinstance(p, np.ndarray)]
-        self.shape, self._comb, self._blocks = _layout(self.key, tuple(shape))
+        self._places = [(dim, torch.from_numpy(places)) for dim, places in layout.places]
+        self.shape, self._comb, self._blocks = layout.shape, layout.comb, layout.blocks
         self._small = prod(self.shape) < _ALONE
         self._views: dict[bool, tuple[object, Tensor]] = {}  # the last comb in memory: to read, to write
 
@@ -161,15 +172,16 @@ def _key(pick: Pick) -> _Key:
 
 
 @lru_cache(maxsize=1024)
-def _layout(key: tuple[_Key, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, ...], _Comb | None, list[_Block]]:
-    """Return the shape of a copy, and how it lies in the tensor; layers are alike, and members pick alike again."""
-    picks = [np.frombuffer(k, np.int64) if isinstance(k, bytes) else slice(*k) if k else None for k in key]
+def _layout(key: tuple[_Key, ...], sizes: tuple[int, ...]) -> _Layout:
+    """Return the shape of a copy, and how it lies in the tensor."""
+    picks = [np.frombuffer(bytearray(k), np.int64) if isinstance(k, bytes) else slice(*k) if k else None for k in key]
     runs = [_runs(pick, size) for pick, size in zip(picks, sizes, strict=True)]
     blocks: list[_Block] = []
     if prod(map(len, runs)) <= _BLOCKS:
         for block in product(*runs):
             blocks.append((tuple(here for here, _ in block), tuple(there for _, there in block)))
-    return tuple(each[-1][0].stop for each in runs), _comb(runs), blocks
+    places = [(dim, pick) for dim, pick in enumerate(picks) if isinstance(pick, np.ndarray)]
+    return _Layout(key, tuple(each[-1][0].stop for each in runs), _comb(runs), blocks, places)
 
 
 def _runs(pick: Pick, size: int) -> list[tuple[slice, slice]]:
