@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.graph import analyze
-from pliant.graph.module_form import Skip
+from pliant.graph.module_form import ModuleForm, Skip
 from pliant.graph.realise import difference, outputs, sliced_copy
 from pliant.graph.slicing import Slicing
 from tests.graph.support import Tiny, check
@@ -108,3 +108,64 @@ def test_a_dropped_block_is_an_identity_where_that_will_do() -> None:
     assert isinstance(cut.one, nn.Identity)
     assert isinstance(cut.two, Skip)
     assert cut.two(torch.ones(1))[1] is None
+
+
+class Stack(nn.Module):
+    """Blocks that share their norm, and a model that asks a block for its width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.LayerNorm(8)
+        self.blocks = nn.ModuleList([SharedNorm(norm) for _ in range(3)])
+        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first: Any = self.blocks[0]
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.head(x) / first.inner.in_features
+        return out
+
+
+class SharedNorm(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.inner, self.outer = norm, nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.outer(self.inner(self.norm(x)).relu())
+        return out
+
+
+def test_only_what_a_left_out_block_has_alone_is_left_out() -> None:
+    net, x = Stack(), torch.randn(2, 7, 5)
+    analysis = analyze(net, (x,))
+    drop = [block.name for block in analysis.blocks][:1]  # the one under whose name the shared norm comes first
+    assert drop == ["blocks.0"]
+    stream = next(axis.name for axis in analysis.axes if axis.kind == "stream")
+    asked: list[str] = []
+
+    def supply(slicing: Slicing) -> Any:
+        tensors = dict(net.named_parameters())
+
+        def cut(name: str) -> Tensor:
+            asked.append(name)
+            return nn.Parameter(slicing.cut(name, tensors[name]))
+
+        return cut
+
+    form = ModuleForm(net, analysis)
+    for keep in ({}, {stream: [6, 1, 2, 7]}, {stream: 4}):
+        asked.clear()
+        slicing = Slicing(analysis, keep, drop)
+        small: Any = form.build(slicing, supply(slicing))
+        assert "blocks.0.norm.weight" in asked
+        assert not [name for name in asked if name.startswith(("blocks.0.inner", "blocks.0.outer"))]
+        width = 4 if keep else 8
+        assert small.blocks[0].inner.in_features == width
+        assert small.blocks[1].norm.weight.shape == (width,)
+        assert small.blocks[1].norm is small.blocks[2].norm
+        assert {p.untyped_storage().nbytes() for p in small.blocks[1].inner.parameters()} != set()
+        assert small(x).shape == (2, 7, 3)
+    assert all(p.shape[-1] in (8, 12) for p in net.blocks[0].parameters()), "the full network is as it was"

@@ -110,7 +110,6 @@ class AliasSet:
         self.views: list[ViewAlias] = []
         self._fulls: list[nn.Parameter] = []  # of the views
         self.gathers: dict[str, GatherAlias] = {}
-        self._absent: list[nn.Parameter] = []
         self._all: list[nn.Parameter] = []
         self._pointers: list[int] = []
         self._learning: list[bool] = []
@@ -144,19 +143,20 @@ class AliasSet:
                 if path in modules and last in modules[path]._parameters:
                     gather.stand_in(modules[path], last)
         # What is in no module went with a block that is left out: to bring it up to date would take time for nothing.
-        # Its gradient is zero, as that of all the rest that this member lacks.
-        self._absent = [gather.full for gather in self.gathers.values() if not gather.at_home]
         self.gathers = {name: gather for name, gather in self.gathers.items() if gather.at_home}
         gone = {
             id(self._tensors[name])
             for name in self._tensors
             if not any(place.rpartition(".")[0] in modules for place in places.get(name, (name,)))
         }
-        self._absent += [view.full for view in self.views if id(view.full) in gone]
         self.views = [view for view in self.views if id(view.full) not in gone]
         self._fulls = [view.full for view in self.views]
-        # A tied parameter has one alias, so none is met twice here.
-        self._all = [*self._fulls, *(gather.full for gather in self.gathers.values()), *self._absent]
+        # A tied parameter has one alias, so none is met twice here. The gradient of all that this member lacks is zero.
+        self._all = [*self._fulls, *(gather.full for gather in self.gathers.values())]
+        held = set(map(id, self._all))
+        self._all += [
+            each for each in self._tensors.values() if isinstance(each, nn.Parameter) and id(each) not in held
+        ]
         self._pointers, self._learning = list(map(Tensor.data_ptr, self._fulls)), list(map(_LEARNS, self._fulls))
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:

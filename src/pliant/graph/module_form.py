@@ -31,6 +31,8 @@ from .symbolic import Attribute, Expr, attributes_in, evaluate
 from .tensors import Supply
 from .torch_layers import follow_shapes, layer_sizes, sized_layers
 
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
 
 class Skip(nn.Module):
     """Stands where a block was left out: hands its hidden input on in the structure that the block returned."""
@@ -74,6 +76,7 @@ class ModuleForm:
         self._keeps_results = keeps_results(model)
         aliases = analysis.capture.aliases
         self._places: list[tuple[str, str, bool, str]] = []
+        self._inside: dict[str, frozenset[int]] = {}
         for path, module in model.named_modules():
             for store, is_parameter in ((module._parameters, True), (module._buffers, False)):
                 for name, tensor in store.items():
@@ -113,11 +116,16 @@ class ModuleForm:
         net = clone_tree(self.model)
         modules = dict(net.named_modules(remove_duplicate=False))
         given: dict[str, Tensor] = {}
-        for path, name, is_parameter, canonical in self._places:
+        left = frozenset().union(*(self._only_in(block.module) for block in slicing.dropped))
+        for at, (path, name, is_parameter, canonical) in enumerate(self._places):
+            module = modules[path]
+            store: dict[str, Any] = module._parameters if is_parameter else module._buffers
+            if at in left:  # goes; only its sizes matter, as the code around may ask the block for its attributes
+                store[name] = slicing.sized(canonical, store[name])
+                continue
             if canonical not in given:
                 given[canonical] = supply(canonical)
-            module = modules[path]
-            (module._parameters if is_parameter else module._buffers)[name] = given[canonical]
+            store[name] = given[canonical]
         if not slicing.whole:
             self._patch(modules, slicing)
         for block in slicing.dropped:
@@ -128,6 +136,15 @@ class ModuleForm:
         if self._keeps_results:
             forget_results(net)
         return net
+
+    def _only_in(self, block: str) -> frozenset[int]:
+        """Return which places are in one block alone, under all the names that their modules have: they go with it."""
+        if block not in self._inside:
+            rows = list(self.model.named_modules(remove_duplicate=False))
+            outside = {id(module) for path, module in rows if path != block and not path.startswith(f"{block}.")}
+            inside = {path for path, module in rows if id(module) not in outside}
+            self._inside[block] = frozenset(at for at, (path, *_) in enumerate(self._places) if path in inside)
+        return self._inside[block]
 
     def _patch(self, modules: Mapping[str, nn.Module], slicing: Slicing) -> None:
         values = self._write_attributes(modules, slicing)
@@ -224,10 +241,14 @@ def _stand_in(block: Block) -> nn.Module:
 
 def _told(module: nn.Module) -> dict[str, Any]:
     """Return the plain attributes of a block that is left out, and of its parts: the code around may ask for them."""
-    plain = (bool, int, float, str, tuple, type(None))
-    names = [name for name in module.__dict__ if not name.startswith("_") and name != "training"]
-    own = {name: module.__dict__[name] for name in names if isinstance(module.__dict__[name], plain)}
-    return own | {name: SimpleNamespace(**_told(part)) for name, part in module.named_children()}
+    own: dict[str, Any] = {}
+    for name, value in module.__dict__.items():
+        if not name.startswith("_") and name != "training" and isinstance(value, _PLAIN):
+            own[name] = value
+    for name, part in module._modules.items():
+        if part is not None:
+            own[name] = SimpleNamespace(**_told(part))
+    return own
 
 
 def _joined(one: Fix | None, two: Fix | None) -> Fix | None:

@@ -105,6 +105,15 @@ class Slicing:
         dims = self.analysis.trace.parameters.get(tensor)
         return tuple(self.pick(dim) for dim in dims) if dims is not None else ()
 
+    def sized(self, tensor: str, value: Tensor) -> Tensor:
+        """Return a view of ``value`` as large as what stays of it; which units it holds is not asked."""
+        value = value.detach()
+        for at, dim in enumerate(self.analysis.trace.parameters.get(tensor, ())):
+            size = self.size(dim)
+            if size != value.shape[at]:
+                value = value.narrow(at, 0, size)
+        return value
+
     def cut(self, tensor: str, value: Tensor) -> Tensor:
         """Return what stays of ``value``: a view where every pick is a range, a copy otherwise."""
         return take(value, self.picks(tensor))
