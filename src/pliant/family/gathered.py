@@ -14,7 +14,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import TensorWeakRef
 
 from ..graph.slicing import Pick
 from .gradients import GradientStore
@@ -113,7 +112,7 @@ class GatherAlias:
         self._index = Index(picks, full.shape)
         empty = torch.empty(self._index.shape, dtype=full.dtype, device="meta")
         self.empty = self.own = nn.Parameter(empty, full.requires_grad)
-        self._last: TensorWeakRef | None = None
+        self._last: ref[nn.Parameter] | None = None
         self._state: State = (-1, -1, False)
         self.running = 0  # forwards that read the copy now: in other threads, too
         self.shared = False  # with other members that gather the same
@@ -133,7 +132,10 @@ class GatherAlias:
 
     def last(self) -> nn.Parameter | None:
         """Return the copy that was made last, if anybody, or a backward pass that is due, still holds it."""
-        return self._last() if self._last is not None else None
+        last: Any = self._last() if self._last is not None else None
+        if last is not None:
+            last._fix_weakref()  # autograd alone may have held it
+        return last
 
     def read(self) -> nn.Parameter:
         """Return a copy for somebody who reads the parameter at rest: the last one while it is held and still right."""
@@ -189,24 +191,23 @@ class GatherAlias:
         return own
 
     def _remember(self, copy: nn.Parameter) -> None:
-        self._last, self._state = TensorWeakRef(copy), state_of(self.full)
+        self._last, self._state = ref(copy), state_of(self.full)
 
     @property
     def _lent(self) -> bool:
         """Whether another tensor stands in this one's place meanwhile, as `torch.func.functional_call` has it."""
-        return any(dict.get(home, name) is not self.own for home, name in self._found())
-
-    def _put(self, own: nn.Parameter) -> None:
-        for home, name in self._found():
-            if dict.get(home, name) is self.own:
-                dict.__setitem__(home, name, own)
-        self.own = own
-
-    def _found(self) -> Iterator[tuple[Parameters, str]]:
         for there, name in self._homes:
             home = there()
-            if home is not None:
-                yield home, name
+            if home is not None and dict.get(home, name) is not self.own:
+                return True
+        return False
+
+    def _put(self, own: nn.Parameter) -> None:
+        for there, name in self._homes:
+            home = there()
+            if home is not None and dict.get(home, name) is self.own:
+                dict.__setitem__(home, name, own)
+        self.own = own
 
 
 def _unknown(copy: Tensor) -> bool:
