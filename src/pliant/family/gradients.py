@@ -38,10 +38,11 @@ class Arena:
         rows: the parameters, and the buffers that get their gradients here.
     """
 
-    __slots__ = ("_buffers", "_memory", "_parameters", "_pointers", "_tensors", "_version")
+    __slots__ = ("_buffers", "_memory", "_parameters", "_pointers", "_tensors", "_version", "inside")
 
     def __init__(self, rows: Sequence[tuple[nn.Parameter, Buffer]]) -> None:
         self._parameters, self._buffers = [p for p, _ in rows], [buffer for _, buffer in rows]
+        self.inside = frozenset(map(id, self._parameters))
         starts = [0]
         for parameter in self._parameters:
             starts.append(starts[-1] + -(-parameter.nbytes // _ALIGNED) * _ALIGNED)
@@ -66,12 +67,17 @@ class Arena:
         """Whether all gradients lie here still: those of a model that moves move along."""
         return list(map(Tensor.data_ptr, self._tensors)) == self._pointers
 
+    @property
+    def handed_out(self) -> bool:
+        """Whether all gradients are what lies here."""
+        return all(map(is_, map(_GRADIENT, self._parameters), self._tensors)) and self.in_place
+
     def take_away(self) -> None:
         """Take the gradients away and clear them, all together; do nothing where one is not what was handed out.
 
         One after another, dozens of small gradients take longer to look after than some to compute.
         """
-        if all(map(is_, map(_GRADIENT, self._parameters), self._tensors)) and self.in_place:
+        if self.handed_out:
             for parameter in self._parameters:
                 parameter.grad = None
             for buffer in self._buffers:
@@ -267,11 +273,17 @@ class GradientStore:
         """
         stale: list[Buffer] = []
         with torch.no_grad():
-            whole: set[Arena | None] = {arena for arena in self._arenas if arena.in_place}
-            for arena in whole:
-                if arena is not None:
+            whole: set[Arena | None] = set()
+            done: set[int] = set()
+            for arena in self._arenas:
+                if arena.in_place:
                     arena.clear()
+                    whole.add(arena)
+                    if arena.handed_out:  # to look at each would take longer than to clear them all
+                        done |= arena.inside
             for parameter in parameters:
+                if id(parameter) in done:
+                    continue
                 gradient = parameter.grad
                 if gradient is None:
                     continue
