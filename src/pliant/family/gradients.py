@@ -69,15 +69,15 @@ class Arena:
 
     @property
     def handed_out(self) -> bool:
-        """Whether all gradients are what lies here."""
-        return all(map(is_, map(_GRADIENT, self._parameters), self._tensors)) and self.in_place
+        """Whether all parameters have the gradients that they were given, wherever those lie now."""
+        return all(map(is_, map(_GRADIENT, self._parameters), self._tensors))
 
     def take_away(self) -> None:
         """Take the gradients away and clear them, all together; do nothing where one is not what was handed out.
 
         One after another, dozens of small gradients take longer to look after than some to compute.
         """
-        if self.handed_out:
+        if self.handed_out and self.in_place:
             for parameter in self._parameters:
                 parameter.grad = None
             for buffer in self._buffers:
