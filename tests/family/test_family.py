@@ -304,3 +304,22 @@ def test_moving_the_model_takes_the_members_with_it() -> None:
     assert torch.equal(alone(x.double()), family.ready(config)(x.double()))
     any_: Any = family.member(config)
     assert any_.stem.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Identity(), r"the member's head was replaced: change family\.model and make a family of it"),
+        (None, r"the member's head\.weight is not the family's any more"),
+    ],
+)
+def test_a_member_that_somebody_has_changed_is_named(layer: nn.Module | None, message: str) -> None:
+    x = vectors(3, 4, 6)
+    family = Family(ViT(), (x,), [Width(ratios=(0.5, 1.0), multiple=4)])
+    config = family.space.smallest()
+    net: Any = family.member(config)
+    net.head = layer or nn.Linear(net.head.in_features, net.head.out_features)
+    with pytest.raises(VerificationError, match=message):
+        family.extract(config)
+    family.forget()
+    assert torch.equal(family.extract(config)(x), family.ready(config)(x))

@@ -52,6 +52,18 @@ def extract(family: Family, checked: Config) -> nn.Module:
     if gap > 1e-6:
         raise VerificationError(
             f"the extracted network differs from the member by {gap:.1e} on the example (at most 1e-6 expected); "
-            "does its forward draw random numbers, or keep state?"
+            + _why(net, None if draft.changes else member)
         )
     return net
+
+
+def _why(net: nn.Module, member: nn.Module | None) -> str:
+    """Say where a member of the same layers is not what its family made it, or ask what else it may be."""
+    layers, tensors = dict(net.named_modules()), dict(net.named_parameters(remove_duplicate=False))
+    for path, layer in member.named_modules() if member else ():
+        if type(layer) is not type(layers.get(path)):
+            return f"the member's {path} was replaced: change family.model and make a family of it"
+    for name, parameter in member.named_parameters(remove_duplicate=False) if member else ():
+        if name not in tensors or not torch.equal(tensors[name], parameter):
+            return f"the member's {name} is not the family's any more: write into the family's weights instead"
+    return "does its forward draw random numbers, or keep state?"
