@@ -215,6 +215,7 @@ def test_a_member_exported_by_torch(name: str) -> None:
     config = family.space.smallest()
     net, alone = family.member(config), family.extract(config)
     program = torch.export.export(net, (x,))
+    torch.testing.assert_close(program.module()(x), alone(x))
     with torch.no_grad():
         for parameter in family.parameters():
             parameter.zero_()
@@ -250,3 +251,24 @@ def test_reading_while_forwards_run_in_other_threads(cut: Cut) -> None:
     stop.set()
     reader.join()
     assert not wrong, wrong[:3]
+
+
+def test_an_interrupted_forward_leaves_no_old_values_behind(cut: Cut) -> None:
+    family, net, _, x = cut
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt  # which torch's hooks after a forward do not hear of
+
+    handle = net.get_submodule("blocks.1").register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        net(x)
+    handle.remove()
+    with torch.no_grad():
+        for parameter in family.parameters():
+            parameter.mul_(0.5)
+    before, state = alive(), net.state_dict()  # asked for before the member runs again
+    wanted = family.extract(family.space.smallest()).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in state.items())
+    del state
+    assert alive() < before, "what the interrupted forward held"
+    assert torch.equal(attention(net).weight, wanted[QKV])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter, is_
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,7 @@ class AliasSet:
         self.views: list[ViewAlias] = []
         self._fulls: list[nn.Parameter] = []  # of the views
         self.gathers: dict[str, GatherAlias] = {}
+        self._readers: set[int] = set()  # threads, not their number: an interrupted forward never says that it ended
         self._all: list[nn.Parameter] = []
         self._pointers: list[int] = []
         self._learning: list[bool] = []
@@ -120,7 +122,7 @@ class AliasSet:
         full, picks = self._tensors[name], self._slicing.picks(name)
         if isinstance(full, nn.Parameter):
             if any(isinstance(pick, np.ndarray) for pick in picks):
-                gather = self.gathers[name] = GatherAlias(full, picks, self._store)
+                gather = self.gathers[name] = GatherAlias(full, picks, self._store, self._readers)
                 return gather.own
             view = ViewAlias(full, picks, self._store)
             self.views.append(view)
@@ -183,6 +185,8 @@ class AliasSet:
             for view in self.views:
                 view.learn(self._store)
             self._learning, self._linked = learning, _Linked([])
+        if not running and get_ident() in self._readers:
+            self.ended()  # an interrupt came between: what was gathered for it is old by now
         for gather in self.gathers.values():
             if copies is not None:
                 gather.share(copies)
@@ -243,13 +247,12 @@ class AliasSet:
             gather.release()
 
     def begun(self) -> None:
-        """Learn that a forward has begun: until it ends, no copy is given back."""
-        for gather in self.gathers.values():
-            gather.running += 1
+        """Learn that this thread begins a forward: until it ends, no copy is given back."""
+        self._readers.add(get_ident())
 
     def ended(self) -> None:
-        """Learn that a forward has ended: what nobody else reads, or shares, is let go of."""
+        """Learn that this thread's forward has ended: what nobody else reads, or shares, is let go of."""
+        self._readers.discard(get_ident())
         for gather in self.gathers.values():
-            gather.running = max(0, gather.running - 1)  # one that a hook ended may never have begun
             if not gather.shared:
                 gather.release()

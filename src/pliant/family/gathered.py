@@ -8,7 +8,7 @@ is gathered for him. So there is one copy of the weights, however many members a
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Sequence, ValuesView
+from collections.abc import Collection, ItemsView, Iterator, Sequence, ValuesView
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -89,6 +89,7 @@ class GatherAlias:
         full: the family's parameter.
         picks: what the member keeps of it.
         store: the family's gradient buffers.
+        readers: the threads that run the member now; the member's set of aliases keeps it.
     """
 
     __slots__ = (
@@ -101,11 +102,13 @@ class GatherAlias:
         "empty",
         "full",
         "own",
-        "running",
+        "readers",
         "shared",
     )
 
-    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore) -> None:
+    def __init__(
+        self, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore, readers: Collection[int]
+    ) -> None:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
         self.full, self._store = full, store
         self._homes: list[tuple[ref[Parameters], str]] = []
@@ -114,7 +117,7 @@ class GatherAlias:
         self.empty = self.own = nn.Parameter(empty, full.requires_grad)
         self._last: ref[nn.Parameter] | None = None
         self._state: State = (-1, -1, False)
-        self.running = 0  # forwards that read the copy now: in other threads, too
+        self.readers = readers
         self.shared = False  # with other members that gather the same
 
     def stand_in(self, module: nn.Module, name: str) -> None:
@@ -167,7 +170,7 @@ class GatherAlias:
 
     def release(self) -> None:
         """Let go of the copy, unless a forward reads it."""
-        if self.own is not self.empty and not self.running:
+        if self.own is not self.empty and not self.readers:
             self._put(self.empty)
 
     def clear(self) -> None:
