@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from pliant import Family, Width
@@ -40,11 +41,10 @@ def attention(net: nn.Module) -> Any:
 
 
 def alive() -> int:
-    """Return how many parameters of this shape there are."""
+    """Return how many weights of this shape there are."""
     gc.collect()
-    return sum(
-        type(thing) is nn.Parameter and thing.shape == (24, 16) and not thing.is_meta for thing in gc.get_objects()
-    )
+    found = [thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter) and thing.shape == (24, 16)]
+    return sum(thing.requires_grad and not thing.is_meta for thing in found)
 
 
 def test_every_way_of_reading_gives_the_values(cut: Cut) -> None:
@@ -105,6 +105,23 @@ def test_a_gradient_of_what_was_read_lands_in_the_family(cut: Cut) -> None:
     assert torch.equal(slicing.cut(QKV, found), wanted)
     assert found.count_nonzero() == wanted.count_nonzero()
     assert read.grad is None
+
+
+def test_a_penalty_on_gradients_learns_through_gathered_weights(cut: Cut) -> None:
+    family, net, alone, x = cut
+
+    def penalty(of: nn.Module) -> Tensor:
+        given = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(of(given).square().sum(), given, create_graph=True)
+        return slope.square().sum()
+
+    with sdpa_kernel(SDPBackend.MATH):  # the only kernel that has second derivatives
+        penalty(alone).backward()
+        penalty(net).backward()
+    slicing = family.draft(family.space.smallest()).slicing()
+    found, wanted = gradients(family)[QKV], attention(alone).weight.grad
+    torch.testing.assert_close(slicing.cut(QKV, found), wanted)
+    assert found.count_nonzero() == wanted.count_nonzero()
 
 
 def test_a_parameter_that_is_replaced_stays_so(cut: Cut) -> None:
@@ -194,8 +211,10 @@ def test_forwards_that_are_run_again_in_the_backward_pass(reentrant: bool, cut: 
     close(gradients(family), want)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # which the compiler hides by itself
 def test_a_member_compiled_by_torch(cut: Cut) -> None:
     family, net, alone, x = cut
+    torch.compiler.reset()
     compiled: Any = torch.compile(net, backend="eager")
     for _ in range(10):  # more than it would compile again
         with torch.no_grad():
@@ -206,6 +225,10 @@ def test_a_member_compiled_by_torch(cut: Cut) -> None:
     want = expected(family, family.space.smallest(), x)
     compiled(x).square().sum().backward()
     close(gradients(family), want)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(3):
+            compiled(x).square().sum().backward()
+    close(gradients(family), {name: 4 * value for name, value in want.items()})
 
 
 @pytest.mark.parametrize("name", ["convnet", "fused"])

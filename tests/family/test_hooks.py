@@ -237,7 +237,7 @@ def test_one_thread_at_a_time_decides_which_copies_there_are(monkeypatch: pytest
         return gather(index, value)
 
     monkeypatch.setattr(Index, "take", slowly)
-    first = threading.Thread(target=family.member(family.space.smallest()), args=(x,))
+    first = threading.Thread(target=torch.no_grad()(family.member(family.space.smallest())), args=(x,))
     second = threading.Thread(target=family.member(family.space.largest()), args=(x,))  # has nothing to gather
     third = threading.Thread(target=family.ready, args=(family.space.largest(),))
     for thread in (first, second, third):

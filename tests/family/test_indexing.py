@@ -20,6 +20,8 @@ PICKS: dict[str, tuple[Pick, ...]] = {
     "no runs": (np.random.default_rng(0).permutation(24)[:13], None),
     "so many blocks that places are looked up": (np.arange(0, 24, 2), np.arange(0, 6, 2)),
     "turned round": (None, np.arange(6)[::-1].copy()),
+    "the same runs again": (np.r_[0:4, 0:4, 0:4], None),
+    "runs that overlap": (np.r_[0:4, 2:6, 4:8], None),
 }
 
 
@@ -44,8 +46,20 @@ def test_what_is_taken_and_where_it_is_added(name: str, dtype: torch.dtype) -> N
     addend = torch.randint(1, 9, taken.shape).to(dtype)
     target, want = torch.ones_like(value), torch.ones_like(value)
     index.add(target, addend)
-    want[grid] += addend
+    want.index_put_(tuple(map(torch.as_tensor, grid)), addend, accumulate=True)
     assert torch.equal(target, want)
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_a_strided_view_holds_what_lies_regularly(name: str) -> None:
+    value = torch.arange(24.0 * 6).reshape(24, 6)
+    index = Index(PICKS[name], value.shape)
+    if name not in ("three runs", "runs and a range", "runs of columns"):
+        assert not index.regular
+    elif index.regular:  # so it is if it is small
+        view = index.strided(value)
+        assert view.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+        assert torch.equal(view.reshape(index.shape), index.take(value))
 
 
 @pytest.mark.parametrize("name", PICKS)

@@ -8,7 +8,8 @@ it is not (fused projections, concatenations), the member gathers a copy while i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter, is_
 from threading import get_ident
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..checks import PliantError
-from ..graph.slicing import Pick, Slicing, take
+from ..graph.slicing import Slicing, take
 from .copies import Copies
 from .gathered import GatherAlias
 from .gradients import GradientStore
@@ -30,11 +31,11 @@ _GRADIENT, _LEARNS = attrgetter("grad"), attrgetter("requires_grad")
 class ViewAlias:
     """A member's parameter that is a view of the family's."""
 
-    __slots__ = ("_counts", "_picks", "_pointer", "buffer", "buffer_pointer", "full", "own")
+    __slots__ = ("_counts", "_cut", "_pointer", "buffer", "buffer_pointer", "full", "own")
 
-    def __init__(self, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore) -> None:
-        self.full, self._picks = full, picks
-        self.own = nn.Parameter(take(full.detach(), picks), full.requires_grad)
+    def __init__(self, full: nn.Parameter, cut: Callable[[Tensor], Tensor], store: GradientStore) -> None:
+        self.full, self._cut = full, cut
+        self.own = nn.Parameter(cut(full.detach()), full.requires_grad)
         self._counts = False
         self._pointer = full.data_ptr()
         self.buffer: Tensor | None = None
@@ -62,13 +63,13 @@ class ViewAlias:
         full, own = self.full, self.own
         if full.data_ptr() != self._pointer:  # the family was moved or its data replaced
             own.grad = self.buffer = None
-            own.data = take(full.detach(), self._picks)
+            own.data = self._cut(full.detach())
             self._pointer = full.data_ptr()
 
     def link(self, store: GradientStore) -> bool:
         """Point the view's gradient at the family's buffer; returns whether the member's own had been cleared."""
         buffer, own = store.of(self.full), self.own
-        view = take(buffer, self._picks)
+        view = self._cut(buffer)
         cleared = own.grad is None and self.buffer is not None
         if cleared:
             view.zero_()
@@ -109,6 +110,7 @@ class AliasSet:
     ) -> None:
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
         self.views: list[ViewAlias] = []
+        self._leaves: list[ViewAlias] = []  # of gathered copies; among the views from when the member is whole
         self._fulls: list[nn.Parameter] = []  # of the views
         self.gathers: dict[str, GatherAlias] = {}
         self._readers: set[int] = set()  # threads, not their number: an interrupted forward never says that it ended
@@ -123,8 +125,12 @@ class AliasSet:
         if isinstance(full, nn.Parameter):
             if any(isinstance(pick, np.ndarray) for pick in picks):
                 gather = self.gathers[name] = GatherAlias(full, picks, self._store, self._readers)
+                if gather.index.regular and type(full.data) is Tensor:
+                    leaf = ViewAlias(full, gather.index.strided, self._store)
+                    gather.leaf = leaf.own
+                    self._leaves.append(leaf)
                 return gather.own
-            view = ViewAlias(full, picks, self._store)
+            view = ViewAlias(full, partial(take, picks=picks), self._store)
             self.views.append(view)
             return view.own
         if name in self._own_buffers:
@@ -151,15 +157,14 @@ class AliasSet:
             for name in self._tensors
             if not any(place.rpartition(".")[0] in modules for place in places.get(name, (name,)))
         }
-        self.views = [view for view in self.views if id(view.full) not in gone]
+        self.views = [view for view in (*self.views, *self._leaves) if id(view.full) not in gone]
         self._fulls = [view.full for view in self.views]
-        # A tied parameter has one alias, so none is met twice here. The gradient of all that this member lacks is zero.
-        self._all = [*self._fulls, *(gather.full for gather in self.gathers.values())]
-        held = set(map(id, self._all))
-        self._all += [
-            each for each in self._tensors.values() if isinstance(each, nn.Parameter) and id(each) not in held
-        ]
+        # Beside those of the views, the others: the gradient of all that this member lacks is zero.
+        self._all = list({id(full): full for full in (*self._fulls, *self._parameters())}.values())
         self._pointers, self._learning = list(map(Tensor.data_ptr, self._fulls)), list(map(_LEARNS, self._fulls))
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [tensor for tensor in self._tensors.values() if isinstance(tensor, nn.Parameter)]
 
     def link(self, running: bool = False, copies: Copies | None = None) -> None:
         """Bring every view up to date, and its gradient before a forward that is about to begin (``running``).
@@ -187,12 +192,13 @@ class AliasSet:
             self._learning, self._linked = learning, _Linked([])
         if not running and get_ident() in self._readers:
             self.ended()  # an interrupt came between: what was gathered for it is old by now
+        differentiable = running and torch.is_grad_enabled()
         for gather in self.gathers.values():
             if copies is not None:
                 gather.share(copies)
             elif running:
-                gather.gather()
-        if torch.is_grad_enabled() and running:
+                gather.gather(differentiable)
+        if differentiable:
             self._link_gradients()
 
     def _link_gradients(self) -> None:

@@ -80,7 +80,6 @@ class Family:
         self.space = Space(self._collect(), constraints)
         self._tensors = full_tensors(model, self.analysis.capture)
         self._held = HeldTensors(model)
-        self._weights = list(model.parameters())
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
         self.statistics = frozenset(self._momenta)
@@ -98,6 +97,7 @@ class Family:
         self._counts: Counts | Literal[False] | None = None
         self.extra = Extras(self.techniques, self.analysis, self._tensors)
         self.extra.follow(model)  # remembers where the model is
+        self._learnt = [*model.parameters(), *self.extra.values()]
         settle_form(self)
 
     # ---- what it is ------------------------------------------------------------------------------------------------
@@ -174,32 +174,40 @@ class Family:
         """
         with self._upkeep.lock:
             self._follow()
-            if isinstance(config, Config) and (config in self._members or config in self._whole):
-                checked = config  # what is remembered has been checked
-            else:
-                checked = self.space.check(config)
-            if checked in self._whole:
-                return self._network()
-            found = self._members.get(checked)
+            known = config if isinstance(config, Config) else self.space.check(config)
+            found = self._members.get(known)
             if found is None or found[1].apart:
-                draft = self.draft(checked)
-                slicing = draft.slicing()
-                if slicing.whole and not draft.changes:
-                    self._whole = {checked}
-                    return self._network()
-                with torch.inference_mode(False):  # a member that is first asked for in it may learn later
-                    found = self._build(slicing, draft)
-                self._members[checked] = found
-                while len(self._members) > _CACHED:
-                    old, _ = self._members.popitem(last=False)
-                    self._calibrated.pop(old, None)
+                found = self._found(known)
             else:
-                self._members.move_to_end(checked)
+                self._members.move_to_end(known)
+            if found is None:
+                self.gradients.adopt(self.model.parameters())
+                return self.model
             net, aliases = found
             if net.training != self.model.training:
                 net.train(self.model.training)
             self._upkeep.activate(aliases)
             return net
+
+    def _found(self, config: Config) -> tuple[nn.Module, AliasSet] | None:
+        """Check a config and return its member, which may have to be built; ``None``: it is the user's own network."""
+        checked = config if config in self._whole else self.space.check(config)
+        if checked in self._whole:
+            return None
+        found = self._members.pop(checked, None)
+        if found is None or found[1].apart:
+            draft = self.draft(checked)
+            slicing = draft.slicing()
+            if slicing.whole and not draft.changes:
+                self._whole = {checked}
+                return None
+            with torch.inference_mode(False):  # a member that is first asked for in it may learn later
+                found = self._build(slicing, draft)
+        self._members[checked] = found
+        while len(self._members) > _CACHED:
+            old, _ = self._members.popitem(last=False)
+            self._calibrated.pop(old, None)
+        return found
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Take all gradients away, as an optimizer's ``zero_grad()``, but clear no more memory than members wrote to.
@@ -209,16 +217,7 @@ class Family:
         does not, call the optimizer's.
         """
         self._follow()
-        (self.gradients.clear if set_to_none else self.gradients.zero)([*self._weights, *self.extra.values()])
-
-    def _network(self) -> nn.Module:
-        """Return the user's own network, ready to learn."""
-        if torch.is_grad_enabled():
-            learning = [p for p in self.model.parameters() if p.requires_grad]
-            self.gradients.attach([p for p in learning if p.grad is None])
-            for parameter in learning:
-                self.gradients.of(parameter)  # takes over a gradient that is not the family's
-        return self.model
+        (self.gradients.clear if set_to_none else self.gradients.zero)(self._learnt)
 
     def _build(self, slicing: Slicing, draft: Draft) -> tuple[nn.Module, AliasSet]:
         aliases = AliasSet(self._tensors, slicing, self.gradients, self.statistics)
@@ -257,7 +256,7 @@ class Family:
         if not self.extra.follow(self.model) and self._held.still():
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
-        self._held, self._weights = HeldTensors(self.model), list(self.model.parameters())
+        self._held, self._learnt = HeldTensors(self.model), list(self.parameters())
         self.forget()
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

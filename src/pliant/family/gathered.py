@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .copies import Copies
 
 State = tuple[int, int, bool]
-_Held = nn.Parameter | None
+_Held = Tensor | None  # a copy that autograd has made is no parameter by its type
 
 
 class Parameters(dict[str, _Held]):
@@ -95,12 +95,13 @@ class GatherAlias:
     __slots__ = (
         "__weakref__",
         "_homes",
-        "_index",
         "_last",
         "_state",
         "_store",
         "empty",
         "full",
+        "index",
+        "leaf",
         "own",
         "readers",
         "shared",
@@ -112,17 +113,19 @@ class GatherAlias:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
         self.full, self._store = full, store
         self._homes: list[tuple[ref[Parameters], str]] = []
-        self._index = Index(picks, full.shape)
-        empty = torch.empty(self._index.shape, dtype=full.dtype, device="meta")
-        self.empty = self.own = nn.Parameter(empty, full.requires_grad)
-        self._last: ref[nn.Parameter] | None = None
+        self.index = Index(picks, full.shape)
+        self.leaf: nn.Parameter | None = None
+        empty = torch.empty(self.index.shape, dtype=full.dtype, device="meta")
+        self.empty = nn.Parameter(empty, full.requires_grad)
+        self.own: Tensor = self.empty
+        self._last: ref[Tensor] | None = None
         self._state: State = (-1, -1, False)
         self.readers = readers
         self.shared = False  # with other members that gather the same
 
     def stand_in(self, module: nn.Module, name: str) -> None:
         """Let ``module`` read its parameter ``name`` from here."""
-        home = module._parameters
+        home: dict[str, Any] = module._parameters
         if not isinstance(home, Parameters):
             home = module.__dict__["_parameters"] = Parameters(home)
         home.gathers[name] = self
@@ -133,14 +136,14 @@ class GatherAlias:
         """Whether it stands anywhere in the member."""
         return bool(self._homes)
 
-    def last(self) -> nn.Parameter | None:
+    def last(self) -> Tensor | None:
         """Return the copy that was made last, if anybody, or a backward pass that is due, still holds it."""
         last: Any = self._last() if self._last is not None else None
         if last is not None:
             last._fix_weakref()  # autograd alone may have held it
         return last
 
-    def read(self) -> nn.Parameter:
+    def read(self) -> Tensor:
         """Return a copy for somebody who reads the parameter at rest: the last one while it is held and still right."""
         with outside():
             last, fresh = self.last(), self._copy()
@@ -150,10 +153,14 @@ class GatherAlias:
             self._remember(fresh)
             return fresh
 
-    def gather(self) -> None:
-        """Put a new copy in the parameter's place: a backward pass that is still due keeps the old one."""
+    def gather(self, learning: bool = False) -> None:
+        """Put a new copy in the parameter's place: a backward pass that is still due keeps the old one.
+
+        Where there is a ``leaf``, a view of the family's parameter that holds all that is picked, autograd itself may
+        learn (``learning``) how the copy came about: that is quicker than to scatter its gradient afterwards.
+        """
         if not self._lent:
-            copy = self._copy()
+            copy = self.leaf.reshape(self.index.shape) if learning and self.leaf is not None else self._copy()
             self._remember(copy)
             self._put(copy)
             self.shared = False
@@ -162,7 +169,7 @@ class GatherAlias:
         """Put the copy in its place that all share who gather the same, new only where a trace of a change is seen."""
         if self._lent:
             return
-        own = copies.of(self, self._index.key, state_of(self.full), self._copy)
+        own = copies.of(self, self.index.key, state_of(self.full), self._copy)
         if own is not self.own:
             self._remember(own)
             self._put(own)
@@ -178,22 +185,22 @@ class GatherAlias:
         if self.full.requires_grad and self.full.grad is not None:
             target = self._store.of(self.full)
             with self._store.buffer(self.full).writing(()):
-                self._index.put(target, torch.zeros(self._index.shape, dtype=target.dtype, device=target.device))
+                self.index.put(target, torch.zeros(self.index.shape, dtype=target.dtype, device=target.device))
 
     def write_back(self) -> None:
         """Give the family the values that somebody has written into the copy."""
         if self.own is not self.empty:
             with torch.no_grad():
-                self._index.put(self.full, self.own)
+                self.index.put(self.full, self.own)
 
     def _copy(self) -> nn.Parameter:
-        full, index, store = self.full, self._index, self._store
+        full, index, store = self.full, self.index, self._store
         own = nn.Parameter(index.take(full.detach()), full.requires_grad)
         if full.requires_grad:
             own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
         return own
 
-    def _remember(self, copy: nn.Parameter) -> None:
+    def _remember(self, copy: Tensor) -> None:
         self._last, self._state = ref(copy), state_of(self.full)
 
     @property
@@ -205,7 +212,7 @@ class GatherAlias:
                 return True
         return False
 
-    def _put(self, own: nn.Parameter) -> None:
+    def _put(self, own: Tensor) -> None:
         for there, name in self._homes:
             home = there()
             if home is not None and dict.get(home, name) is self.own:

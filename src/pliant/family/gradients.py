@@ -72,6 +72,14 @@ class Arena:
         """Whether all parameters have the gradients that they were given, wherever those lie now."""
         return all(map(is_, map(_GRADIENT, self._parameters), self._tensors))
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether the gradients of all parameters lie here, each in its place."""
+        try:
+            return list(map(Tensor.data_ptr, map(_GRADIENT, self._parameters))) == self._pointers
+        except TypeError:  # one has none
+            return False
+
     def take_away(self) -> None:
         """Take the gradients away and clear them, all together; do nothing where one is not what was handed out.
 
@@ -172,6 +180,8 @@ class GradientStore:
         _accept_strided_gradients()
         self._buffers: dict[int, Buffer] = {}
         self._arenas: list[Arena] = []
+        # What zero() was asked for last: all, the arenas that held their gradients, and who was not among those.
+        self._others: tuple[Sequence[nn.Parameter], list[Arena], list[nn.Parameter]] | None = None
 
     def counts(self, parameter: nn.Parameter) -> bool:
         """Return whether the parameter's buffer wants to be told of what is written to it."""
@@ -199,6 +209,14 @@ class GradientStore:
             with torch.no_grad():
                 buffer.tensor.copy_(gradient)
         return buffer.tensor
+
+    def adopt(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Make sure that all gradients of a network that is about to learn are the family's."""
+        if torch.is_grad_enabled():
+            learning = [p for p in parameters if p.requires_grad]
+            self.attach([p for p in learning if p.grad is None])
+            for parameter in learning:
+                self.of(parameter)
 
     def attach(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give parameters without a gradient their buffers, all zeros, in one go: one by one takes longer."""
@@ -265,32 +283,35 @@ class GradientStore:
         if stale:
             _zero(stale, everywhere=False)
 
-    def zero(self, parameters: Iterable[nn.Parameter]) -> None:
+    def zero(self, parameters: Sequence[nn.Parameter]) -> None:
         """Zero the family's gradients where they lie, large ones where they were written; parameters keep them.
 
         Args:
-            parameters: all that the family has: small buffers are cleared together.
+            parameters: all that the family has: small buffers are cleared together. The same list each time is quicker.
         """
+        held = [arena for arena in self._arenas if arena.holds_all]
+        for arena in held:  # to look at each gradient would take longer than to clear them all
+            arena.clear()
+        if self._others is None or self._others[0] is not parameters or self._others[1] != held:
+            inside = frozenset[int]().union(*(arena.inside for arena in held))
+            self._others = parameters, held, [p for p in parameters if id(p) not in inside]
+        if others := self._others[2]:
+            self._zero_each(others, [arena for arena in self._arenas if arena not in held and arena.in_place])
+
+    def _zero_each(self, parameters: Sequence[nn.Parameter], arenas: Sequence[Arena]) -> None:
+        """Zero the gradients of some parameters, and ``arenas``, where some of them lie."""
         stale: list[Buffer] = []
         with torch.no_grad():
-            whole: set[Arena | None] = set()
-            done: set[int] = set()
-            for arena in self._arenas:
-                if arena.in_place:
-                    arena.clear()
-                    whole.add(arena)
-                    if arena.handed_out:  # to look at each would take longer than to clear them all
-                        done |= arena.inside
+            for arena in arenas:
+                arena.clear()
             for parameter in parameters:
-                if id(parameter) in done:
-                    continue
                 gradient = parameter.grad
                 if gradient is None:
                     continue
                 buffer = self._buffers.get(id(parameter))
                 if buffer is None or buffer.tensor is not gradient:
                     gradient.zero_()
-                elif buffer.lies_in not in whole:
+                elif buffer.lies_in not in arenas:
                     stale.append(buffer)
         if stale:
             _zero(stale, everywhere=False)

@@ -64,6 +64,16 @@ class Index:
         self._small = prod(self.shape) < _ALONE
         self._views: dict[bool, tuple[object, Tensor]] = {}  # the last comb in memory: to read, to write
 
+    @property
+    def regular(self) -> bool:
+        """Whether one strided view holds all that is picked, and that is little."""
+        return self._comb is not None and self._small
+
+    def strided(self, value: Tensor) -> Tensor:
+        """Return that view; reshaped to :attr:`shape`, it is a copy of what is picked."""
+        assert self._comb is not None
+        return self._comb.of(value)
+
     def parts(self, value: Tensor) -> list[Tensor]:
         """Return views of a tensor that hold all that is picked; nothing else where that lies in a few blocks."""
         return [value[there] for _, there in self._blocks] or [take(value, self._ranges)]
@@ -158,7 +168,7 @@ def _comb(runs: Sequence[list[tuple[slice, slice]]]) -> _Comb | None:
     starts = [there.start for _, there in runs[dims[0]]]
     lengths = {there.stop - there.start for _, there in runs[dims[0]]}
     distances = set(np.diff(starts).tolist())
-    if len(lengths) != 1 or len(distances) != 1 or min(distances) < 0:  # a view cannot run backwards
+    if len(lengths) != 1 or len(distances) != 1 or min(distances) < max(lengths):  # it would run back, or overlap
         return None
     shape = [each[-1][0].stop for each in runs]
     shape[dims[0] : dims[0] + 1] = [len(starts), *lengths]
