@@ -31,7 +31,7 @@ from ._members import config_of
 from ._networks import digits_vit, vit_s
 
 BATCH = 64
-REPEATS = {"digits": 120, "vit_s": 20}
+REPEATS = {"digits": 120, "vit_s": 40}
 VIEWS, GATHERS = 1.05, 1.15
 NETWORKS = {"digits": (digits_vit, 10), "vit_s": (vit_s, 100)}
 

@@ -7,7 +7,6 @@ import math
 import random
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -286,16 +285,6 @@ def test_nothing_that_bends_is_said() -> None:
         dry_run(make(task), task, 0)
     with pytest.warns(NoEffectWarning, match="found nothing to bend"):
         make(task)
-
-
-def test_inputs_by_keyword_are_refused_before_training() -> None:
-    def batches(seed: int, start: int = 0) -> Iterator[Any]:
-        while True:
-            yield {"x": torch.zeros(2, 1, 8, 8)}, torch.zeros(2, dtype=torch.long)
-
-    task = wrong(batches=batches)
-    with pytest.raises(PliantError, match="gives its inputs as a dict"):
-        dry_run(build_family(load_task(TASK), ("width",), [], 0), task, 0)
 
 
 @pytest.mark.parametrize(

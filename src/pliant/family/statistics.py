@@ -54,13 +54,17 @@ def _outside(model: nn.Module, only: str, aliases: Mapping[str, str]) -> dict[st
     return found
 
 
-def call(net: Callable[..., Any], inputs: Any) -> Any:
-    """Run ``net`` on a batch's inputs: a tensor, a tuple of arguments or a dict of keyword arguments."""
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a batch's inputs, a tensor, a tuple of arguments or a dict of keyword arguments, as ``(args, kwargs)``."""
     if isinstance(inputs, Mapping):
-        return net(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return net(*inputs)
-    return net(inputs)
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+
+
+def call(net: Callable[..., Any], inputs: Any) -> Any:
+    """Run ``net`` on a batch's inputs."""
+    args, kwargs = arguments(inputs)
+    return net(*args, **kwargs)
 
 
 @contextmanager

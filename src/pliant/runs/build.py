@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ..checks import PliantError, unknown
+from ..checks import unknown
 from ..family.family import Family
+from ..family.statistics import arguments
 from ..graph.analysis import analyze
 from ..measure.inference import evaluating
 from ..space.constraint import Constraint
@@ -28,13 +29,13 @@ def default_choices() -> tuple[str, ...]:
 def build_family(task: Task, choices: Sequence[str], constraints: Sequence[str], seed: int) -> Family:
     """Make the task's network, seeded, and its family."""
     torch.manual_seed(seed)
-    model, args, techniques = task.model(), task.example_args(), elastic(choices)
+    model, (args, kwargs), techniques = task.model(), task.example(), elastic(choices)
     with torch.random.fork_rng(devices=[]), guarded(task.source, "model"), evaluating(model):
-        model(*args)  # what it cannot do by itself is the task's fault, and said so
-    analysis = analyze(model, args)
+        model(*args, **kwargs)  # what it cannot do by itself is the task's fault, and said so
+    analysis = analyze(model, args, kwargs)
     offered = {choice.name for technique in techniques for choice in technique.choices(analysis)}
     mine = [text for text in constraints if _is_choice(text, offered)]
-    family = Family(model, args, techniques, constraints=mine, analysis=analysis)
+    family = Family(model, args, techniques, kwargs, mine, analysis)
     calibrate(family, task, seed)
     return family
 
@@ -63,18 +64,6 @@ def check_measures(constraints: Sequence[str], family: Family, error: str) -> No
             raise unknown(f"choice or measured value (for the constraint '{text}')", Constraint.parse(text).name, known)
 
 
-def timing_args(task: Task, seed: int) -> tuple[Any, ...]:
-    """Return one training batch's inputs as the arguments that latency is measured on.
-
-    Raises:
-        PliantError: the inputs are keyword arguments, which exported files are not timed with.
-    """
-    inputs = next(task.batches(seed))[0]
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs)
-    if isinstance(inputs, dict):
-        raise PliantError(
-            f"task {task.name!r} gives its inputs as a dict; a run exports and times positional arguments: "
-            "yield ((x, y, …), targets) instead, and (({…},), targets) for a network whose one argument is a dict"
-        )
-    return (inputs,)
+def timing_args(task: Task, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return one training batch's inputs as the arguments ``(args, kwargs)`` that latency is measured on."""
+    return arguments(next(task.batches(seed))[0])

@@ -15,7 +15,7 @@ import torch
 from .. import catalog
 from ..checks import PliantError, WrongShapeError
 from ..family.family import Family
-from ..family.statistics import keeping_modes
+from ..family.statistics import arguments, keeping_modes
 from ..measure import Bytes, Metric, Params, PeakMemory
 from ..measure.timing import torch_threads
 from ..report import Check
@@ -25,7 +25,7 @@ from ..study.problem import problem_of
 from ..tasks import Task
 from ..technique import Recipe
 from ..training.step import TrainingStep
-from .build import check_measures, on_measures, timing_args
+from .build import check_measures, on_measures
 from .members import macs_of_one
 
 _TIMED = 8  # training steps whose time is averaged
@@ -70,7 +70,6 @@ def dry_run(
             "nothing bends: no technique found a choice with more than one option in this network; "
             "`pliant analyze` lists what is kept fixed and why"
         )
-    timing_args(task, seed)
     with _undone(family):
         checks = _equality(family)
         batch = next(task.batches(seed))
@@ -167,8 +166,6 @@ def _one_step(family: Family, task: Task, batch: Any, recipe: Recipe | None) -> 
 def _memory(family: Family, batch: Any) -> float:
     """Return weights, gradients and two moments of an optimiser, plus the activations of one batch, in bytes."""
     weights = sum(p.numel() * p.element_size() for p in family.parameters())
-    inputs = batch[0]
-    args = inputs if isinstance(inputs, tuple) else (inputs,)
-    activations = PeakMemory(args).measure(family.ready(family.space.largest())).value - weights
+    activations = PeakMemory(*arguments(batch[0])).measure(family.ready(family.space.largest())).value - weights
     layers = max(1, len(family.analysis.sites))
     return 4 * weights + max(0.0, activations) * layers

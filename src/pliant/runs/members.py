@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from ..checks import CaptureError, MissingExtraError, VerificationError
 from ..export import Artefact, export
@@ -20,7 +19,7 @@ from ..files import write_json
 from ..graph.slicing import Slicing
 from ..measure import Bytes, Macs, Measurement, Params, PeakMemory
 from ..measure.capture import captured_once, rebatch
-from ..measure.inference import batch_size
+from ..measure.inference import batch_size, tensors_of
 from ..measure.latency import summary
 from ..measure.onnx_runtime import open_session, session_call, to_onnx
 from ..measure.timing import interleave, torch_threads
@@ -40,11 +39,13 @@ class Workshop:
         family: the trained family.
         task: its task.
         folder: the run's folder.
-        timing: the arguments that latency is measured on.
+        timing: the arguments that latency is measured on, ``(args, kwargs)``.
         threads: threads for latency.
     """
 
-    def __init__(self, family: Family, task: Task, folder: Path, timing: tuple[Any, ...], threads: int) -> None:
+    def __init__(
+        self, family: Family, task: Task, folder: Path, timing: tuple[tuple[Any, ...], dict[str, Any]], threads: int
+    ) -> None:
         self.family, self.task, self.folder, self.timing, self.threads = family, task, folder, timing, threads
 
     def make(self, id_: str, config: Config, searched: Mapping[str, float]) -> MemberRow:
@@ -76,7 +77,7 @@ class Workshop:
         with captured_once(net):
             for suffix in FORMATS:
                 try:
-                    artefacts.append(export(net, place / f"{self._stem(suffix)}.{suffix}", self.timing))
+                    artefacts.append(export(net, place / f"{self._stem(suffix)}.{suffix}", *self.timing))
                 except (CaptureError, VerificationError, MissingExtraError) as error:
                     failures.append(Check(f"exported to {suffix}", False, str(error)))
         return artefacts, failures
@@ -100,7 +101,7 @@ class Workshop:
         found = {first[0]: Measurement(first[1], unit, details={"split": "test"})}
         if first[0] in searched:
             found[f"{first[0]}_validation"] = Measurement(searched[first[0]], unit, details={"split": "validation"})
-        for objective in (macs_of_one(self.family), Params(), Bytes(), PeakMemory(self.timing)):
+        for objective in (macs_of_one(self.family), Params(), Bytes(), PeakMemory(*self.timing)):
             found[objective.name] = objective.measure(net)
         return found
 
@@ -108,7 +109,8 @@ class Workshop:
         """Measure every member again, in ONNX Runtime (the exported files) and in torch, all in one loop each."""
         everyone = [reference, *rows]
         nets = [self.family.extract(Config(row.config)) for row in everyone]
-        runtimes: dict[str, list[Any]] = {"torch": [partial(net, *self.timing) for net in nets]}
+        args, kwargs = self.timing
+        runtimes: dict[str, list[Any]] = {"torch": [partial(net, *args, **kwargs) for net in nets]}
         if all(any(artefact.format == "onnx" for artefact in row.artefacts) for row in everyone):
             sessions = [self._session(row, net) for row, net in zip(everyone, nets, strict=True)]
             runtimes = {"onnxruntime": sessions, **runtimes}
@@ -116,7 +118,7 @@ class Workshop:
         for runtime, calls in runtimes.items():
             with torch_threads(self.threads), torch.no_grad():
                 samples = interleave(calls, REPEATS)
-            facts = {"runtime": runtime, "threads": self.threads, "batch": batch_size(self.timing, {})}
+            facts = {"runtime": runtime, "threads": self.threads, "batch": batch_size(args, kwargs)}
             for row, own in zip(everyone, samples, strict=True):
                 found[row.id][f"latency_{runtime}"] = summary([own, samples[0]], facts)
         return found
@@ -125,12 +127,13 @@ class Workshop:
         """Return a call of the member's exported ONNX file on the timing arguments."""
         path = next(artefact.path for artefact in row.artefacts if artefact.format == "onnx")
         session = open_session(str(self.folder / path), self.threads)
-        names = tuple(entry.name for entry in session.get_inputs())
-        leaves = [leaf for leaf in pytree.tree_leaves(self.timing) if isinstance(leaf, torch.Tensor)]
-        if len(names) != len(leaves):  # an input that the graph does not use is not in the file
-            return session_call(to_onnx(net, self.timing, {}), self.timing, {}, self.threads)
-        arrays = {name: leaf.detach().cpu().numpy() for name, leaf in zip(names, leaves, strict=True)}
-        return partial(session.run, None, arrays)
+        names = [entry.name for entry in session.get_inputs()]
+        args, kwargs = self.timing
+        leaves = kwargs or dict(zip(names, tensors_of(args), strict=False))
+        if leaves.keys() != set(names) or len(tensors_of(self.timing)) != len(names):
+            # An input that the graph does not use is not in the file, and one within another has a name of its own.
+            return session_call(to_onnx(net, args, kwargs), args, kwargs, self.threads)
+        return partial(session.run, None, {name: leaf.detach().cpu().numpy() for name, leaf in leaves.items()})
 
 
 def macs_of_one(family: Family) -> Macs:

@@ -109,7 +109,7 @@ def extract(run: str | Path, member: str) -> nn.Module:
 def export(run: str | Path, member: str, out: str | Path) -> Artefact:
     """Export a member of a finished run to ``out``; the suffix says in which format. Raises as :func:`extract`."""
     family, task, config, seed = _parts(Path(run), member)
-    return export_net(family.extract(config), out, timing_args(task, seed))
+    return export_net(family.extract(config), out, *timing_args(task, seed))
 
 
 def report(run: str | Path) -> Path:

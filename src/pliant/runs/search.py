@@ -183,9 +183,10 @@ class Known:
         if name == "macs":
             return macs_of_one(self._family)
         if name == "latency":
-            return Latency(timing_args(self._task, self.seed), threads=self._threads)
+            args, kwargs = timing_args(self._task, self.seed)
+            return Latency(args, threads=self._threads, example_kwargs=kwargs)
         if name == "memory":
-            return PeakMemory(timing_args(self._task, self.seed))
+            return PeakMemory(*timing_args(self._task, self.seed))
         if name in ("params", "bytes"):
             return Params() if name == "params" else Bytes()
         raise unknown("objective", name, [self.error, "macs", "params", "bytes", "latency", "memory"])

@@ -51,7 +51,7 @@ def load_network(text: str, inputs: Path | None = None) -> Network:
         ):
             raise unknown("source of networks", source, SOURCES)
         task = load_task(text)
-        network = Network(text, task.model(), () if inputs else task.example_args())
+        network = Network(text, task.model(), *(() if inputs else task.example()))
     else:
         network = {"torchvision": _torchvision, "timm": _timm, "hf": _transformers}[source](rest)
     return Network(text, network.model, (), read_inputs(inputs)) if inputs else network

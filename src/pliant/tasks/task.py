@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..family.statistics import call
+from ..family.statistics import arguments, call
 from .guard import TaskError, guarded
 
 SIGNATURES = {
     "model": "def model() -> nn.Module",
-    "example_args": "def example_args() -> tuple",
+    "example_args": "def example_args() -> tuple | dict",
     "batches": "def batches(seed: int, start: int = 0) -> Iterator[tuple[inputs, targets]]",
     "loss": "def loss(outputs, targets) -> Tensor",
     "evaluate": 'def evaluate(model: nn.Module, split: str = "validation") -> dict[str, float]',
@@ -68,14 +68,17 @@ class Task:
             raise self._wrong("model", "a torch.nn.Module", net)
         return net
 
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return ``(args, kwargs)`` of one call of the network, batch first (at least two examples)."""
+        given = self._call("example_args")
+        if not isinstance(given, (tuple, list, Mapping)) or not given:
+            expected = "a tuple of the network's positional arguments, return (x,), or a dict of keyword arguments"
+            raise self._wrong("example_args", expected, given)
+        return arguments(given)
+
     def example_args(self) -> tuple[Any, ...]:
-        """Return the positional arguments of one call of the network, batch first (at least two examples)."""
-        args = self._call("example_args")
-        if isinstance(args, list):
-            args = tuple(args)
-        if not isinstance(args, tuple) or not args:
-            raise self._wrong("example_args", "a tuple of the network's positional arguments: return (x,)", args)
-        return args
+        """Return the positional ones of :meth:`example`."""
+        return self.example()[0]
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Yield ``(inputs, targets)`` from the ``start``-th batch on.
@@ -167,9 +170,9 @@ def check(task: Task) -> dict[str, float]:
     Returns the untrained network's validation figures. Raises :class:`TaskError` at the first that does not fit.
     """
     net = task.model()
-    args = task.example_args()
+    args, kwargs = task.example()
     with guarded(task.source, "model"):
-        net(*args)
+        net(*args, **kwargs)
     inputs, targets = next(task.batches(0))
     with guarded(task.source, "model"):
         outputs = call(net, inputs)

@@ -65,7 +65,10 @@ def model() -> nn.Module:
 
 
 def example_args() -> tuple[Tensor]:
-    """The positional arguments of one call of the network, with at least two examples in the batch."""
+    """The arguments of one call of the network, with at least two examples in the batch.
+
+    A tuple of positional arguments, or a dict of keyword arguments.
+    """
     return (DATA["validation"][0][:4],)
 
 
