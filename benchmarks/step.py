@@ -8,8 +8,8 @@ alone on its own weights only.
 
 The C library is told to keep its heap, for both sides (:func:`benchmarks._clocks.keep_heap` says why).
 
-Arguments: names of networks (``digits``, ``vit_s``), and numbers of threads (``1``, ``2``); all by default. ``trim``
-leaves the C library as it is.
+Arguments: names of networks (``digits``, ``vit_s``), and numbers of threads (``1``, ``2``); all by default.
+``repeats=150`` repeats every step so often, where a figure lies at its limit. ``trim`` leaves the C library as it is.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def run(arguments: Sequence[str]) -> list[Figure]:
     torch.manual_seed(0)
     if "trim" not in arguments:
         keep_heap()
+    asked = [int(argument.removeprefix("repeats=")) for argument in arguments if argument.startswith("repeats=")]
     figures = []
     for name in [argument for argument in arguments if argument in NETWORKS] or NETWORKS:
         make, classes = NETWORKS[name]
@@ -61,12 +62,13 @@ def run(arguments: Sequence[str]) -> list[Figure]:
         for threads in [int(argument) for argument in arguments if argument.isdigit()] or (1, 2):
             with torch_threads(threads):
                 for what, shares in MEMBERS.items():
-                    figures += list(compare(family, config_of(family, shares), (inputs, targets), (name, what)))
+                    repeats = asked[0] if asked else REPEATS[name]
+                    figures += compare(family, config_of(family, shares), (inputs, targets), (name, what), repeats)
     return figures
 
 
 def compare(
-    family: Family, config: Mapping[str, Any], batch: tuple[Tensor, Tensor], names: tuple[str, str]
+    family: Family, config: Mapping[str, Any], batch: tuple[Tensor, Tensor], names: tuple[str, str], repeats: int
 ) -> Iterator[Figure]:
     """Time one member against its extraction, without an optimizer and with one."""
     family.forget()
@@ -85,7 +87,7 @@ def compare(
         optimizers[1].zero_grad(set_to_none=True)
         step(alone, batch)
 
-    title, threads, repeats = f"{names[0]}: {names[1]}", torch.get_num_threads(), REPEATS[names[0]]
+    title, threads = f"{names[0]}: {names[1]}", torch.get_num_threads()
     facts = {"threads": threads, "gathered tensors": gathered}
     own, other = against(member, standing_alone, repeats)
     yield ratio(f"{title}, {threads} thread{'s' * (threads > 1)}", own, other, GATHERS if gathered else VIEWS, **facts)

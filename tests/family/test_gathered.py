@@ -107,6 +107,20 @@ def test_a_gradient_of_what_was_read_lands_in_the_family(cut: Cut) -> None:
     assert read.grad is None
 
 
+def test_reading_while_a_backward_pass_is_due(cut: Cut) -> None:
+    family, net, _, x = cut
+    held = attention(net).weight
+    outputs = net(x)
+    assert attention(net).weight is held
+    del held
+    assert type(attention(net).weight) is nn.Parameter
+    twin = copy.deepcopy(net)
+    assert torch.equal(twin(x), outputs)
+    want = expected(family, family.space.smallest(), x)
+    outputs.square().sum().backward()
+    close(gradients(family), want)
+
+
 def test_a_penalty_on_gradients_learns_through_gathered_weights(cut: Cut) -> None:
     family, net, alone, x = cut
 

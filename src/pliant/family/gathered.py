@@ -118,7 +118,7 @@ class GatherAlias:
         empty = torch.empty(self.index.shape, dtype=full.dtype, device="meta")
         self.empty = nn.Parameter(empty, full.requires_grad)
         self.own: Tensor = self.empty
-        self._last: ref[Tensor] | None = None
+        self._last: ref[nn.Parameter] | None = None
         self._state: State = (-1, -1, False)
         self.readers = readers
         self.shared = False  # with other members that gather the same
@@ -136,14 +136,14 @@ class GatherAlias:
         """Whether it stands anywhere in the member."""
         return bool(self._homes)
 
-    def last(self) -> Tensor | None:
+    def last(self) -> nn.Parameter | None:
         """Return the copy that was made last, if anybody, or a backward pass that is due, still holds it."""
         last: Any = self._last() if self._last is not None else None
         if last is not None:
             last._fix_weakref()  # autograd alone may have held it
         return last
 
-    def read(self) -> Tensor:
+    def read(self) -> nn.Parameter:
         """Return a copy for somebody who reads the parameter at rest: the last one while it is held and still right."""
         with outside():
             last, fresh = self.last(), self._copy()
@@ -159,11 +159,15 @@ class GatherAlias:
         Where there is a ``leaf``, a view of the family's parameter that holds all that is picked, autograd itself may
         learn (``learning``) how the copy came about: that is quicker than to scatter its gradient afterwards.
         """
-        if not self._lent:
-            copy = self.leaf.reshape(self.index.shape) if learning and self.leaf is not None else self._copy()
+        if self._lent:
+            return
+        if learning and self.leaf is not None:
+            self._put(self.leaf.reshape(self.index.shape))  # no parameter: nobody gets it who reads at rest
+        else:
+            copy = self._copy()
             self._remember(copy)
             self._put(copy)
-            self.shared = False
+        self.shared = False
 
     def share(self, copies: Copies) -> None:
         """Put the copy in its place that all share who gather the same, new only where a trace of a change is seen."""
@@ -200,7 +204,7 @@ class GatherAlias:
             own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
         return own
 
-    def _remember(self, copy: Tensor) -> None:
+    def _remember(self, copy: nn.Parameter) -> None:
         self._last, self._state = ref(copy), state_of(self.full)
 
     @property
