@@ -47,4 +47,4 @@ def test_constraints_still_hold(rng: Random) -> None:
     family = _family((f"{_family().space.choices[1].name} <= 8",))
     for _ in range(40):
         found = family.canonical(family.space.sample(rng))
-        assert family.space.feasible(found)
+        assert family.space.feasible(dict(found))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections import Counter
@@ -27,7 +28,7 @@ def test_size_equals_enumeration(space: Space) -> None:
     assert len(set(configs)) == len(configs) == space.size
     assert configs[0] == space.smallest()
     assert configs[-1] == space.largest()
-    assert all(space.feasible(config) for config in configs)
+    assert all(space.feasible(dict(config)) for config in configs)
 
 
 @pytest.mark.slow
@@ -36,7 +37,7 @@ def test_sample_mutate_crossover_and_neighbours_stay_in_the_space(pair, rng: Ran
     space, (a, b) = pair
     mutant, child, neighbours = space.mutate(a, rng, rate), space.crossover(a, b, rng), space.neighbours(a)
     for config in (space.sample(rng), mutant, child, *neighbours):
-        assert space.check(config) == config
+        assert space.check(dict(config)) == config
     assert (mutant == a) == (space.size == 1)
     assert all(child[name] in (a[name], b[name]) for name in child)
     assert all(sum(near[name] != a[name] for name in near) == 1 for near in neighbours)
@@ -183,3 +184,17 @@ def test_text_that_is_no_space(text: str) -> None:
 def test_it_imports_no_torch() -> None:
     line = "import sys, pliant.space; print('torch' in sys.modules, end='')"
     assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout == "False"
+
+
+def test_a_config_is_checked_by_each_space_once() -> None:
+    narrow = Space([Choice("depth", (1, 2)), WIDTH, KIND])
+    config = SPACE.largest()
+    assert SPACE.check(config) is config
+    with pytest.raises(UnknownNameError, match="no option 3"):
+        narrow.check(config)
+    with pytest.raises(WrongShapeError, match="breaks"):
+        Space(SPACE.choices, ["depth <= 2"]).check(config)
+    loose = Config(dict(config))
+    assert SPACE.check(loose) == loose
+    assert SPACE.check(SPACE.check(loose)) == config
+    assert copy.deepcopy(config) == config

@@ -9,19 +9,19 @@ it is not (fused projections, concatenations), the member gathers a copy while i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from operator import attrgetter, is_
 from threading import get_ident
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..checks import PliantError
-from ..graph.slicing import Slicing, take
+from ..graph.clone import tree
+from ..graph.slicing import Slicing
 from .copies import Copies
+from .cuts import Cuts
 from .gathered import GatherAlias
 from .gradients import GradientStore
 
@@ -103,12 +103,19 @@ class AliasSet:
         slicing: what the member keeps.
         store: the family's gradient buffers.
         own_buffers: names of the buffers that each member has for itself (running statistics).
+        cuts: what was worked out for earlier members.
     """
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], slicing: Slicing, store: GradientStore, own_buffers: frozenset[str]
+        self,
+        tensors: Mapping[str, Tensor],
+        slicing: Slicing,
+        store: GradientStore,
+        own_buffers: frozenset[str],
+        cuts: Cuts,
     ) -> None:
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
+        self._cuts = cuts
         self.views: list[ViewAlias] = []
         self._leaves: list[ViewAlias] = []  # of gathered copies; among the views from when the member is whole
         self._fulls: list[nn.Parameter] = []  # of the views
@@ -121,21 +128,22 @@ class AliasSet:
 
     def supply(self, name: str) -> Tensor:
         """Return the member's tensor for a canonical name."""
-        full, picks = self._tensors[name], self._slicing.picks(name)
+        full = self._tensors[name]
+        cut = self._cuts.of(name, self._slicing, full.shape)
         if isinstance(full, nn.Parameter):
-            if any(isinstance(pick, np.ndarray) for pick in picks):
-                gather = self.gathers[name] = GatherAlias(full, picks, self._store, self._readers)
-                if gather.index.regular and type(full.data) is Tensor:
-                    leaf = ViewAlias(full, gather.index.strided, self._store)
+            if cut.index is not None:
+                gather = self.gathers[name] = GatherAlias(full, cut.index, self._store, self._readers)
+                if cut.index.regular and type(full.data) is Tensor:
+                    leaf = ViewAlias(full, cut.index.strided, self._store)
                     gather.leaf = leaf.own
                     self._leaves.append(leaf)
                 return gather.own
-            view = ViewAlias(full, partial(take, picks=picks), self._store)
+            view = ViewAlias(full, cut.view, self._store)
             self.views.append(view)
             return view.own
         if name in self._own_buffers:
-            return take(full, picks).clone()
-        return take(full, picks) if any(pick is not None for pick in picks) else full
+            return cut.view(full).clone() if cut.index is None else cut.index.take(full)
+        return full if cut.whole else cut.take(full)
 
     def attach(self, net: nn.Module, places: Mapping[str, Sequence[str]]) -> None:
         """Learn where in ``net`` the gathered parameters are, and stand in for them there.
@@ -144,7 +152,7 @@ class AliasSet:
             net: the member.
             places: canonical name to every name that the tensor has in ``net``.
         """
-        modules = dict(net.named_modules())
+        modules = dict(tree(net))
         for name, gather in self.gathers.items():
             for place in places.get(name, (name,)):
                 path, _, last = place.rpartition(".")

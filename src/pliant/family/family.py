@@ -27,6 +27,7 @@ from ..space.space import Space
 from .aliases import AliasSet
 from .canonical import Canonical, places
 from .copies import Upkeep
+from .cuts import Cuts
 from .draft import Draft
 from .duplicate import duplicate, refuse_to_pickle
 from .extraction import extract
@@ -83,7 +84,7 @@ class Family:
         self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         self._momenta = statistic_momenta(self.analysis, model)
         self.statistics = frozenset(self._momenta)
-        self.places = places(self.analysis)
+        self.places, self._cuts = places(self.analysis), Cuts(self.analysis)
         self.gradients = GradientStore()
         self._members: OrderedDict[Config, tuple[nn.Module, AliasSet]] = OrderedDict()
         self._whole: set[Config] = set()  # the last config that was found to be the user's own network
@@ -220,7 +221,7 @@ class Family:
         (self.gradients.clear if set_to_none else self.gradients.zero)(self._learnt)
 
     def _build(self, slicing: Slicing, draft: Draft) -> tuple[nn.Module, AliasSet]:
-        aliases = AliasSet(self._tensors, slicing, self.gradients, self.statistics)
+        aliases = AliasSet(self._tensors, slicing, self.gradients, self.statistics, self._cuts)
         net = self.realise(slicing, aliases.supply)
         aliases.attach(net, install(net, draft.maps, self.places))
         for edit in draft.edits:
@@ -257,6 +258,7 @@ class Family:
             return
         self._tensors = full_tensors(self.model, self.analysis.capture)
         self._held, self._learnt = HeldTensors(self.model), list(self.parameters())
+        self._cuts = Cuts(self.analysis)  # the old ones may hold views of memory that is the family's no more
         self.forget()
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

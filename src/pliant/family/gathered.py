@@ -8,14 +8,13 @@ is gathered for him. So there is one copy of the weights, however many members a
 
 from __future__ import annotations
 
-from collections.abc import Collection, ItemsView, Iterator, Sequence, ValuesView
+from collections.abc import Collection, ItemsView, Iterator, ValuesView
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from ..graph.slicing import Pick
 from .gradients import GradientStore
 from .indexing import Index
 from .outside import outside
@@ -87,7 +86,7 @@ class GatherAlias:
 
     Args:
         full: the family's parameter.
-        picks: what the member keeps of it.
+        index: what the member keeps of it.
         store: the family's gradient buffers.
         readers: the threads that run the member now; the member's set of aliases keeps it.
     """
@@ -107,13 +106,11 @@ class GatherAlias:
         "shared",
     )
 
-    def __init__(
-        self, full: nn.Parameter, picks: Sequence[Pick], store: GradientStore, readers: Collection[int]
-    ) -> None:
+    def __init__(self, full: nn.Parameter, index: Index, store: GradientStore, readers: Collection[int]) -> None:
         # Nothing here refers back to the member or its set: a cycle would keep dropped members until a collection.
         self.full, self._store = full, store
         self._homes: list[tuple[ref[Parameters], str]] = []
-        self.index = Index(picks, full.shape)
+        self.index = index
         self.leaf: nn.Parameter | None = None
         empty = torch.empty(self.index.shape, dtype=full.dtype, device="meta")
         self.empty = nn.Parameter(empty, full.requires_grad)

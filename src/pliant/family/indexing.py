@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph.slicing import Pick, take
+from ..graph.slicing import Kept, Pick, kept, take
 
 _BLOCKS = 24  # up to which blocks are copied one by one: beyond, looking up places is quicker
 _ALONE = 1 << 15  # numbers, from which torch copies with several threads
 _OF_NUMPY = frozenset((torch.float32, torch.float64, torch.float16))
-_Key = tuple[int, int] | bytes | None  # what is picked of a dimension, to compare
 _Block = tuple[tuple[slice, ...], tuple[slice, ...]]  # where it lies in the copy, and where in the tensor
 
 
@@ -40,7 +39,7 @@ class _Comb(NamedTuple):
 class _Layout(NamedTuple):
     """How picked places lie: one for all that pick alike, as layers and members do."""
 
-    key: tuple[_Key, ...]
+    key: tuple[Kept, ...]
     shape: tuple[int, ...]
     comb: _Comb | None
     blocks: list[_Block]
@@ -56,7 +55,7 @@ class Index:
     """
 
     def __init__(self, picks: Sequence[Pick], shape: Sequence[int]) -> None:
-        layout = _layout(tuple(map(_key, picks)), tuple(shape))
+        layout = _layout(tuple(map(kept, picks)), tuple(shape))
         self.key = layout.key  # equal for all that pick the same
         self._ranges = [pick if isinstance(pick, slice) else None for pick in picks]
         self._places = [(dim, torch.from_numpy(places)) for dim, places in layout.places]
@@ -175,14 +174,8 @@ def _comb(runs: Sequence[list[tuple[slice, slice]]]) -> _Comb | None:
     return _Comb(tuple(shape), tuple(each[0][1].start for each in runs), dims[0], *distances)
 
 
-def _key(pick: Pick) -> _Key:
-    if isinstance(pick, slice):
-        return pick.start, pick.stop
-    return None if pick is None else np.asarray(pick, np.int64).tobytes()
-
-
 @lru_cache(maxsize=1024)
-def _layout(key: tuple[_Key, ...], sizes: tuple[int, ...]) -> _Layout:
+def _layout(key: tuple[Kept, ...], sizes: tuple[int, ...]) -> _Layout:
     """Return the shape of a copy, and how it lies in the tensor."""
     picks = [np.frombuffer(bytearray(k), np.int64) if isinstance(k, bytes) else slice(*k) if k else None for k in key]
     runs = [_runs(pick, size) for pick, size in zip(picks, sizes, strict=True)]

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from .analysis import Analysis
 from .attributes import replaced
 from .calls import Fix, Location
-from .clone import clone_tree
+from .clone import Plans, clone_modules, tree
 from .dims import Dim
 from .meaning import Meaning, Misfit, meaning_of, wanted
 from .nouns import Block, Interface
@@ -77,6 +77,7 @@ class ModuleForm:
         aliases = analysis.capture.aliases
         self._places: list[tuple[str, str, bool, str]] = []
         self._inside: dict[str, frozenset[int]] = {}
+        self._plans = Plans()
         for path, module in model.named_modules():
             for store, is_parameter in ((module._parameters, True), (module._buffers, False)):
                 for name, tensor in store.items():
@@ -113,8 +114,10 @@ class ModuleForm:
 
     def build(self, slicing: Slicing, supply: Supply) -> nn.Module:
         """Return the user's network with the tensors of ``supply``, its sizes patched and its blocks dropped."""
-        net = clone_tree(self.model)
-        modules = dict(net.named_modules(remove_duplicate=False))
+        rows = tree(self.model)
+        copies = clone_modules([module for _, module in rows], self._plans)
+        modules = {path: copies[id(module)] for path, module in rows}
+        net = modules[""]
         given: dict[str, Tensor] = {}
         left = frozenset().union(*(self._only_in(block.module) for block in slicing.dropped))
         for at, (path, name, is_parameter, canonical) in enumerate(self._places):
@@ -241,10 +244,11 @@ def _stand_in(block: Block) -> nn.Module:
 
 def _told(module: nn.Module) -> dict[str, Any]:
     """Return the plain attributes of a block that is left out, and of its parts: the code around may ask for them."""
-    own: dict[str, Any] = {}
-    for name, value in module.__dict__.items():
-        if not name.startswith("_") and name != "training" and isinstance(value, _PLAIN):
-            own[name] = value
+    own: dict[str, Any] = {
+        name: value
+        for name, value in module.__dict__.items()
+        if name[:1] != "_" and isinstance(value, _PLAIN) and name != "training"
+    }
     for name, part in module._modules.items():
         if part is not None:
             own[name] = SimpleNamespace(**_told(part))

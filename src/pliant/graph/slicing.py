@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from .nouns import Axis, Block
 
 # What stays of one dimension: everything, a range (a view of the tensor), or a list of places (a gather).
 Pick = None | slice | np.ndarray
+_ZERO = torch.zeros(())
+Kept = tuple[int, int] | bytes | None  # the same, to compare
 
 
 class Slicing:
@@ -42,14 +44,21 @@ class Slicing:
         self._picks: dict[Dim, Pick] = {}
         self._sizes: dict[Dim, int] = {}
         self._keep: dict[Dim, Pick] = {}
+        self._kept: dict[Dim, Kept] = {}
         for name, units in (keep or {}).items():
             axis = analysis.axis(name)
-            self._keep[axis.atom.root()] = _pick(axis, units)
+            atom, pick = axis.atom.root(), _pick(axis, units)
+            self._keep[atom] = pick
+            self._kept[atom] = kept(pick)
 
     @property
     def whole(self) -> bool:
         """True where nothing is cut and nothing is left out."""
         return not self.dropped and all(pick is None for pick in self._keep.values())
+
+    def kept(self, atoms: Iterable[Dim]) -> Iterator[Kept]:
+        """Yield for each atom what stays of it: equal where the same stays."""
+        return map(self._kept.get, atoms)
 
     def size(self, dim: Dim) -> int:
         """Return the new size of a dimension."""
@@ -106,17 +115,20 @@ class Slicing:
         return tuple(self.pick(dim) for dim in dims) if dims is not None else ()
 
     def sized(self, tensor: str, value: Tensor) -> Tensor:
-        """Return a view of ``value`` as large as what stays of it; which units it holds is not asked."""
-        value = value.detach()
-        for at, dim in enumerate(self.analysis.trace.parameters.get(tensor, ())):
-            size = self.size(dim)
-            if size != value.shape[at]:
-                value = value.narrow(at, 0, size)
-        return value
+        """Return a tensor of zeros as large as what stays of ``value``, which takes no memory."""
+        dims = self.analysis.trace.parameters.get(tensor)
+        return _ZERO.expand(value.shape if dims is None else tuple(map(self.size, dims)))
 
     def cut(self, tensor: str, value: Tensor) -> Tensor:
         """Return what stays of ``value``: a view where every pick is a range, a copy otherwise."""
         return take(value, self.picks(tensor))
+
+
+def kept(pick: Pick) -> Kept:
+    """Return what two picks have in common that leave the same."""
+    if isinstance(pick, slice):
+        return pick.start, pick.stop
+    return None if pick is None else np.asarray(pick, np.int64).tobytes()
 
 
 def take(value: Tensor, picks: Sequence[Pick]) -> Tensor:

@@ -23,7 +23,7 @@ class Config(Mapping[str, Option]):
         WrongShapeError: if a name is not a string, or a value cannot be an option.
     """
 
-    __slots__ = ("_options", "_text")
+    __slots__ = ("_options", "_text", "checked_by")
 
     def __init__(self, options: Mapping[str, Option]) -> None:
         for name in options:
@@ -32,6 +32,7 @@ class Config(Mapping[str, Option]):
         made = {name: as_option(value, f"choice {name!r}") for name, value in options.items()}
         self._options = made
         self._text = json.dumps(made, sort_keys=True, separators=(",", ":"))
+        self.checked_by: object = None  # the space that has found it valid: it need not look again
 
     def __getitem__(self, name: str) -> Option:
         try:

@@ -78,20 +78,20 @@ class Space:
 
     def largest(self) -> Config:
         """Return the config of the largest option of every choice that the constraints allow."""
-        return Config({name: options[-1] for name, options in self._allowed.items()})
+        return self._of({name: options[-1] for name, options in self._allowed.items()})
 
     def smallest(self) -> Config:
         """Return the config of the smallest option of every choice that the constraints allow."""
-        return Config({name: options[0] for name, options in self._allowed.items()})
+        return self._of({name: options[0] for name, options in self._allowed.items()})
 
     def enumerate(self) -> Iterator[Config]:
         """Yield every feasible config, the smallest first; there are :attr:`size` of them."""
         for options in itertools.product(*self._allowed.values()):
-            yield Config(dict(zip(self._allowed, options, strict=True)))
+            yield self._of(dict(zip(self._allowed, options, strict=True)))
 
     def sample(self, rng: Random) -> Config:
         """Return a feasible config, each as likely as any other."""
-        return Config({name: rng.choice(options) for name, options in self._allowed.items()})
+        return self._of({name: rng.choice(options) for name, options in self._allowed.items()})
 
     def mutate(self, config: Mapping[str, Option], rng: Random, rate: float) -> Config:
         """Return a copy in which each choice took another option with probability ``rate``, and at least one did.
@@ -110,12 +110,12 @@ class Space:
         picked = [name for name in free if rng.random() < rate] or [rng.choice(free) for _ in free[:1]]
         for name in picked:
             made[name] = rng.choice([option for option in self._allowed[name] if option != made[name]])
-        return Config(made)
+        return self._of(made)
 
     def crossover(self, a: Mapping[str, Option], b: Mapping[str, Option], rng: Random) -> Config:
         """Return a config that has each option from ``a`` or ``b``, as a coin decides (uniform crossover)."""
         parents = self.check(a), self.check(b)
-        return Config({name: parents[rng.randrange(2)][name] for name in self._by_name})
+        return self._of({name: parents[rng.randrange(2)][name] for name in self._by_name})
 
     def neighbours(self, config: Mapping[str, Option]) -> list[Config]:
         """Return the feasible configs one step away: the next option up or down, or any other if not ordered."""
@@ -127,7 +127,7 @@ class Space:
             steps = (*options[max(at - 1, 0) : at], *options[at + 1 : at + 2])
             if not choice.ordered:
                 steps = (*options[:at], *options[at + 1 :])
-            found += [Config({**here, choice.name: option}) for option in steps]
+            found += [self._of({**here, choice.name: option}) for option in steps]
         return found
 
     def check(self, config: Mapping[str, Option]) -> Config:
@@ -137,6 +137,8 @@ class Space:
             UnknownNameError: for a choice or an option that does not exist; offers the nearest.
             WrongShapeError: if a choice is missing, or a constraint does not hold.
         """
+        if isinstance(config, Config) and config.checked_by is self:
+            return config
         if not isinstance(config, Mapping):
             raise WrongShapeError(
                 f"a config maps every choice to an option, such as {dict(self.largest())}; got {config!r}"
@@ -160,7 +162,13 @@ class Space:
                     f"{choice.name} = {option!r} breaks {rules}; allowed are {self._allowed[choice.name]}"
                 )
             made[choice.name] = option
-        return Config(made)
+        return self._of(made)
+
+    def _of(self, options: Mapping[str, Option]) -> Config:
+        """Return a config of options that are known to be this space's."""
+        made = Config(options)
+        made.checked_by = self
+        return made
 
     def complete(self, partial: Mapping[str, Option]) -> Config:
         """Return ``partial`` with the largest option for every choice that it leaves open.

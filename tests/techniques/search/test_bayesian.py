@@ -234,7 +234,7 @@ def test_spaces_of_one_config_and_one_choice(choices: int) -> None:
     for _ in range(6):
         [config] = proposer.ask()
         proposer.tell(config, [1.0])
-    assert space.feasible(config)
+    assert space.feasible(dict(config))
 
 
 @pytest.mark.slow

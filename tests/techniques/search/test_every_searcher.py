@@ -89,7 +89,7 @@ def test_every_config_of_a_small_space_once(searcher: Searcher, space: Space) ->
         asked.append(config)
         proposer.tell(config, [float(number)])
     assert set(asked) == set(space.enumerate())
-    assert all(space.feasible(config) for config in proposer.ask())  # exhausted: nothing, or something known
+    assert all(space.feasible(dict(config)) for config in proposer.ask())  # exhausted: nothing, or something known
 
 
 @pytest.mark.slow
@@ -188,14 +188,14 @@ def test_a_huge_space_of_few_networks_ends(searcher: Searcher) -> None:
     proposer = searcher.start(table.problem(forms=Forms(first_counts)))
     asked = drive(proposer, 3, table.values)
     assert {config["layer.0"] for config in asked} == {0, 1, 2}
-    assert all(table.space.feasible(config) for config in proposer.ask(2))
+    assert all(table.space.feasible(dict(config)) for config in proposer.ask(2))
 
 
 def test_keeps_the_constraints_of_the_space(searcher: Searcher) -> None:
     free = Table(4, 4)
     space = Space(free.space.choices, ["layer.0 >= 1", "layer.2 <= 2"])
     asked = drive(searcher.start(Problem(space, 2, 0)), 15, free.values)
-    assert all(space.feasible(config) for config in asked)
+    assert all(space.feasible(dict(config)) for config in asked)
 
 
 def test_starting_is_quiet(searcher: Searcher, capfd: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_spaces_of_one_config_and_one_choice(choices: int) -> None:
     for _ in range(10):
         [config] = proposer.ask()
         proposer.tell(config, [1.0], 0)
-    assert space.feasible(config)
+    assert space.feasible(dict(config))
 
 
 def test_failures_do_not_survive() -> None:

@@ -96,7 +96,7 @@ def test_spaces_without_resolution_and_of_one_choice() -> None:
         for _ in range(6):
             [config] = proposer.ask()
             proposer.tell(config, [1.0])
-        assert space.feasible(config)
+        assert space.feasible(dict(config))
 
 
 def test_bad_settings() -> None:

@@ -104,7 +104,7 @@ def test_constraints_are_kept() -> None:
     family = Family(ViT(), (vectors(3, 4, 6),), [Width(multiple=8), Depth()], None, ["blocks.0.width <= 16"])
     blocks, best = Blocks.of(family, 2), family.space.largest()
     for config in (*blocks.fair(family, 0, best, 9, Random(0)), *blocks.paths(family, 0, best, 99, Random(0))):
-        assert family.space.feasible(config)
+        assert family.space.feasible(dict(config))
 
 
 # ---- views, heads ----------------------------------------------------------------------------------------------------
