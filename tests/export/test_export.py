@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -281,3 +282,15 @@ def test_weights_of_a_network_with_a_captured_part_are_written_without_a_word(tm
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         export(net, tmp_path / "net.safetensors", (torch.randn(3, 8),), check=False, time=False)
+
+
+def test_an_artefact_tells_what_was_checked(tmp_path: Path) -> None:
+    net, x = nn.Linear(4, 2).eval(), (torch.randn(2, 4),)
+    said = str(export(net, tmp_path / "net.pt2", x))
+    facts = r"[\d\u202f]+ bytes; equal to the network; \S+ ± \S+ ms in torch, batch 2, threads 1; any batch size"
+    assert re.fullmatch(rf".*net\.pt2: {facts}", said)
+    said = str(export(net, tmp_path / "net.safetensors", x, time=False))
+    assert "ms" not in said
+    assert said.endswith("equal to the network; any batch size")
+    with pytest.raises(WrongShapeError, match="give keyword arguments as example_kwargs"):
+        export(net, tmp_path / "net.pt2", {"input": x[0]})  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 import pliant
 from pliant.checks import NoEffectWarning, PliantError, UnknownNameError, VerificationError, WrongShapeError
 from pliant.family import Family, at
+from pliant.space import Choice, Space
 from pliant.techniques.elastic.depth import Depth
 from pliant.techniques.elastic.width import Width
 from tests.family.nets import (
@@ -323,3 +324,11 @@ def test_a_member_that_somebody_has_changed_is_named(layer: nn.Module | None, me
         family.extract(config)
     family.forget()
     assert torch.equal(family.extract(config)(x), family.ready(config)(x))
+
+
+def test_a_family_and_its_analysis_are_shown_in_a_line() -> None:
+    family = Family(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)), (torch.randn(2, 4),), [Width()])
+    assert repr(family) == "Family(Sequential: 1 choices, 4 members; members in module form)"
+    assert repr(family.analysis) == "Analysis(1 axes bend, 0 blocks can be left out, 2 kept as they are)"
+    family.space = Space([Choice(str(at), tuple(range(1, 11))) for at in range(400)])  # more than floats count
+    assert "1.0e+400 members" in repr(family)

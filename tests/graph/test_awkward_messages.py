@@ -153,3 +153,30 @@ def test_errors_of_the_code_itself() -> None:
     said = message(tiny(forward), X, error=WrongShapeError)
     assert "KeyError: 'no such thing'" in said
     assert 'raise KeyError("no such thing")' in said
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return self.a(x) * scale
+
+
+def test_a_dict_in_the_place_of_keyword_arguments() -> None:
+    said = message(Named(), {"x": X}, error=WrongShapeError)
+    assert "the dict holds keyword arguments (x), so give it as example_kwargs" in said
+    assert "example_kwargs" not in message(Named(), {"other": X}, error=WrongShapeError)
+    assert "example_kwargs" not in message(Named(), [X], error=WrongShapeError)
+
+
+def test_the_cache_of_a_language_model() -> None:
+    from tests.helpers import torchvision_shim  # noqa: F401, I001  (must come first)
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    net, x = LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)), torch.zeros(2, 4, dtype=torch.long)
+    assert "model.config.use_cache = False" in message(net, x)
+    net.config.use_cache = False
+    assert analyze(net, (x,)).axes

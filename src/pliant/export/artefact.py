@@ -40,6 +40,20 @@ class Artefact:
         """Whether it takes any batch size; if not, ``details["fixed_because"]`` says why."""
         return bool(self.details.get("dynamic_batch", False))
 
+    def __str__(self) -> str:
+        facts = [f"{self.bytes:,} bytes".replace(",", "\u202f")]
+        if self.max_error is not None:
+            facts.append(
+                f"equal to the network within {self.max_error:.1g}" if self.max_error else "equal to the network"
+            )
+        if self.latency is not None:
+            told = self.latency.details
+            where = [f"{key} {told[key]}" for key in ("batch", "threads") if key in told]
+            facts.append(f"{self.latency} in {', '.join([str(told.get('runtime', 'its runtime')), *where])}")
+        if "dynamic_batch" in self.details:
+            facts.append("any batch size" if self.dynamic_batch else f"one batch size: {self.details['fixed_because']}")
+        return f"{self.path}: {'; '.join(facts)}"
+
 
 @dataclass(frozen=True)
 class Draft:

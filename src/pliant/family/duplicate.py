@@ -1,8 +1,9 @@
-"""A second family like a first one, over a copy of its model: for moving averages, or to go back to."""
+"""What Python does with a family as a whole: copy it (for moving averages, or to go back to), pickle it, show it."""
 
 from __future__ import annotations
 
 import copy
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..checks import PliantError
@@ -34,3 +35,10 @@ def refuse_to_pickle(family: Family) -> NoReturn:
     raise PliantError(
         "a family cannot be pickled: family.save(folder) stores it, and Family.load(folder, model) reads it back"
     )
+
+
+def shown(family: Family) -> str:
+    """Return what a notebook shows of a family."""
+    size, choices = family.space.size, len(family.space.choices)
+    many = str(size) if size < 10**6 else f"{Decimal(size):.1e}"  # a space may have more than a float can count
+    return f"Family({type(family.model).__name__}: {choices} choices, {many} members; members in {family.form} form)"

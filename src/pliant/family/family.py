@@ -29,7 +29,7 @@ from .canonical import Canonical, places
 from .copies import Upkeep
 from .cuts import Cuts
 from .draft import Draft
-from .duplicate import duplicate, refuse_to_pickle
+from .duplicate import duplicate, refuse_to_pickle, shown
 from .extraction import extract
 from .extras import Extras
 from .forms import settle_form
@@ -161,7 +161,7 @@ class Family:
             self._counts = Counts.of(self)
         return self._counts or None
 
-    __deepcopy__, __reduce__ = duplicate, refuse_to_pickle
+    __deepcopy__, __reduce__, __repr__ = duplicate, refuse_to_pickle, shown
 
     # ---- members ---------------------------------------------------------------------------------------------------
     def member(self, config: Mapping[str, Any]) -> nn.Module:

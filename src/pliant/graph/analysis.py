@@ -85,6 +85,12 @@ class Analysis:
             raise unknown("part", where, [*(a.name for a in self.axes), *(b.name for b in self.blocks)])
         return part
 
+    def __repr__(self) -> str:  # hundreds of parts: a notebook would show every one
+        counts = (
+            f"{len(self.axes)} axes bend, {len(self.blocks)} blocks can be left out, {len(self.fixed)} kept as they are"
+        )
+        return f"Analysis({counts})"
+
     def __str__(self) -> str:
         """Say in a few lines what bends, what can be left out, and what is fixed and why."""
         rows = [f"{len(self.axes)} axes bend"]

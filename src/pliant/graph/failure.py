@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import re
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,9 @@ _KNOWN = (
     (r"Unsupported input type|pytree-flattenable",
      "an argument is of a class that torch.export does not know",
      "pass tensors, numbers, lists, tuples and dicts, or torch.utils._pytree.register_dataclass your dataclass"),
+    (r"transformers\.cache_utils\.\w+'> in output",
+     "its forward returns the keys and values of a transformers cache, which only generation needs",
+     "model.config.use_cache = False"),
     (r"in output, which is not a known type|unsupported output",
      "its forward returns an object of a class that torch.export does not know",
      "return tensors, lists, tuples or dicts, or register your dataclass with torch.utils._pytree.register_dataclass"),
@@ -55,8 +61,17 @@ def does_not_run(model: nn.Module, args: Any, kwargs: Any, error: BaseException)
     given = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
     return WrongShapeError(
         f"the model does not run on the example arguments ({given}): {_kind(error)}{first_line(error)[:300]}"
-        f"{place(model, error)}\n  give arguments with which model(*args, **kwargs) works"
+        f"{place(model, error)}\n  give arguments with which model(*args, **kwargs) works{_as_keywords(model, args)}"
     )
+
+
+def _as_keywords(model: nn.Module, args: Any) -> str:
+    """Say where a dict belongs whose keys are names of the forward's arguments."""
+    if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
+        with contextlib.suppress(TypeError, ValueError):  # a forward of compiled code says nothing of its arguments
+            if set(args[0]) <= set(inspect.signature(model.forward).parameters):
+                return f": the dict holds keyword arguments ({', '.join(args[0])}), so give it as example_kwargs"
+    return ""
 
 
 def cannot_capture(model: nn.Module, error: BaseException, hint: str = "") -> CaptureError:

@@ -42,9 +42,8 @@ def placed(net: nn.Module, args: Any, kwargs: Kwargs | None) -> tuple[Args, dict
         WrongShapeError: ``args`` is not a tuple or a list of positional arguments.
     """
     if not isinstance(args, tuple | list):
-        raise WrongShapeError(
-            f"example_args is a tuple of positional arguments, got {type(args).__name__}: write (x,) for one tensor"
-        )
+        give = "give keyword arguments as example_kwargs" if isinstance(args, Mapping) else "write (x,) for one tensor"
+        raise WrongShapeError(f"example_args is a tuple of positional arguments, got {type(args).__name__}: {give}")
     device = next((tensor.device for tensor in [*net.parameters(), *net.buffers()]), None)
     given = (tuple(args), dict(kwargs or {}))
     if device is None or device.type == "meta":
