@@ -175,7 +175,12 @@ def test_the_cache_of_a_language_model() -> None:
     from tests.helpers import torchvision_shim  # noqa: F401, I001  (must come first)
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     net, x = LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)), torch.zeros(2, 4, dtype=torch.long)
     assert "model.config.use_cache = False" in message(net, x)
     net.config.use_cache = False
