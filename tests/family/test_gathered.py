@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from pliant import Family, Width
+from pliant.checks import NoEffectWarning
 from pliant.family.gathered import Parameters
 from tests.family.nets import ViT, vectors
 from tests.family.test_aliases import close, expected, family_of, gradients
@@ -105,6 +106,48 @@ def test_a_gradient_of_what_was_read_lands_in_the_family(cut: Cut) -> None:
     assert torch.equal(slicing.cut(QKV, found), wanted)
     assert found.count_nonzero() == wanted.count_nonzero()
     assert read.grad is None
+
+
+def test_what_is_written_at_rest_reaches_the_family(cut: Cut) -> None:
+    family, net, _, x = cut
+    config, before, full = family.space.smallest(), alive(), family.model.get_parameter(QKV)
+    version = full._version
+    assert attention(net).weight.shape == (24, 16)
+    assert full._version == version  # reading alone changes nothing
+    kept = family.draft(config).slicing().cut(QKV, torch.arange(full.numel()).reshape(full.shape)).reshape(-1)
+    others = torch.ones(full.numel(), dtype=torch.bool).index_fill(0, kept, False)
+    rest = full.detach().reshape(-1)[others]
+
+    nn.init.constant_(attention(net).weight, 2.0)  # let go of at once
+    assert bool((full.reshape(-1)[kept] == 2.0).all())
+    held = attention(net).weight
+    with torch.no_grad():
+        held[0].fill_(3.0)
+    net(x)  # it is held still, and the member is used
+    assert bool((full.reshape(-1)[kept].reshape(held.shape)[0] == 3.0).all())
+    with torch.no_grad():
+        held.mul_(2.0)
+    assert attention(net).weight is held
+    assert torch.equal(family.extract(config).get_parameter(QKV), held)
+    with torch.no_grad():
+        held.zero_()
+    del held
+    assert full.reshape(-1)[kept].count_nonzero() == 0
+    assert torch.equal(full.reshape(-1)[others], rest)
+    assert alive() == before
+
+
+def test_writing_to_a_weight_that_was_read_before_the_family_changed(cut: Cut) -> None:
+    family, net, _, x = cut
+    held, full = attention(net).weight, family.model.get_parameter(QKV)
+    with torch.no_grad():
+        full.add_(1.0)
+        wanted = full.clone()
+        held.zero_()
+    with pytest.warns(NoEffectWarning, match="read the weight again"):
+        net(x)
+    del held
+    assert torch.equal(full, wanted)
 
 
 def test_reading_while_a_backward_pass_is_due(cut: Cut) -> None:

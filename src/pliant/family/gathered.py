@@ -8,13 +8,15 @@ is gathered for him. So there is one copy of the weights, however many members a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, ItemsView, Iterator, ValuesView
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import finalize, ref
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import NoEffectWarning
 from .gradients import GradientStore
 from .indexing import Index
 from .outside import outside
@@ -81,6 +83,39 @@ class Parameters(dict[str, _Held]):
         return dict, (dict(self),)  # a copy of the member is nobody's member
 
 
+class _Writes:
+    """Looks whether somebody writes into a copy that was read at rest, and does the same to the family's parameter.
+
+    It lives as long as the copy, and is asked once more when that is let go of.
+    """
+
+    __slots__ = ("__weakref__", "_full", "_index", "_state", "_values", "_version")
+
+    def __init__(self, copy: nn.Parameter, full: nn.Parameter, index: Index) -> None:
+        self._values = copy.detach()  # counts its versions with the copy
+        self._full, self._index = full, index
+        self._version, self._state = self._values._version, state_of(full)
+        finalize(copy, self.settle).atexit = False
+
+    def settle(self) -> bool:
+        """Write back what was written, unless the family has other weights by now than those that were read."""
+        if self._values._version == self._version:
+            return False
+        self._version = self._values._version
+        if state_of(self._full) != self._state:
+            warnings.warn(
+                "a weight of a member was read, the family's weights changed, and then the old values were written to: "
+                "that is left out; read the weight again before you write to it",
+                NoEffectWarning,
+                stacklevel=2,
+            )
+            return False
+        with outside(), torch.no_grad():
+            self._index.put(self._full, self._values)
+        self._state = state_of(self._full)
+        return True
+
+
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward.
 
@@ -97,6 +132,7 @@ class GatherAlias:
         "_last",
         "_state",
         "_store",
+        "_writes",
         "empty",
         "full",
         "index",
@@ -116,6 +152,7 @@ class GatherAlias:
         self.empty = nn.Parameter(empty, full.requires_grad)
         self.own: Tensor = self.empty
         self._last: ref[nn.Parameter] | None = None
+        self._writes: ref[_Writes] | None = None  # into what was read last
         self._state: State = (-1, -1, False)
         self.readers = readers
         self.shared = False  # with other members that gather the same
@@ -142,13 +179,22 @@ class GatherAlias:
 
     def read(self) -> nn.Parameter:
         """Return a copy for somebody who reads the parameter at rest: the last one while it is held and still right."""
+        self._settle()
         with outside():
             last, fresh = self.last(), self._copy()
             # Equal values are looked for, too: a change through ``.data`` leaves no trace in a parameter's version.
             if last is not None and self._state == state_of(self.full) and (_unknown(last) or torch.equal(last, fresh)):
                 return last
             self._remember(fresh)
+            if not _unknown(fresh):
+                self._writes = ref(_Writes(fresh, self.full, self.index))
             return fresh
+
+    def _settle(self) -> None:
+        """Have in the family what was written into the copy that was read last, if somebody still holds it."""
+        writes = self._writes() if self._writes is not None else None
+        if writes is not None and writes.settle():
+            self._state = state_of(self.full)
 
     def gather(self, learning: bool = False) -> None:
         """Put a new copy in the parameter's place: a backward pass that is still due keeps the old one.
@@ -158,6 +204,7 @@ class GatherAlias:
         """
         if self._lent:
             return
+        self._settle()
         if learning and self.leaf is not None:
             self._put(self.leaf.reshape(self.index.shape))  # no parameter: nobody gets it who reads at rest
         else:
@@ -170,6 +217,7 @@ class GatherAlias:
         """Put the copy in its place that all share who gather the same, new only where a trace of a change is seen."""
         if self._lent:
             return
+        self._settle()
         own = copies.of(self, self.index.key, state_of(self.full), self._copy)
         if own is not self.own:
             self._remember(own)
