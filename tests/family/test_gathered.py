@@ -81,18 +81,24 @@ def test_every_way_of_reading_gives_the_values(cut: Cut) -> None:
     assert "weight" not in store
 
 
-def test_what_is_read_is_one_object_while_it_is_held_and_right(cut: Cut) -> None:
-    family, net, _, _ = cut
+def test_what_is_read_is_one_object_while_it_is_held_and_follows_the_family(cut: Cut) -> None:
+    family, net, _, x = cut
     before = alive()
     one = attention(net).weight
+    old = one.detach().clone()
     assert attention(net).weight is one
     assert alive() == before + 1
     with torch.no_grad():
         for parameter in family.parameters():
             parameter.data.mul_(2.0)  # leaves no trace in its version
-    other = attention(net).weight
-    assert torch.equal(other, 2.0 * one)
-    del one, other
+    assert attention(net).weight is one
+    assert torch.equal(one, 2.0 * old)
+    with torch.no_grad():
+        for parameter in family.parameters():
+            parameter.mul_(2.0)
+        net(x)
+    assert torch.equal(one, 4.0 * old)
+    del one
     assert alive() == before
 
 
@@ -105,7 +111,7 @@ def test_a_gradient_of_what_was_read_lands_in_the_family(cut: Cut) -> None:
     found = gradients(family)[QKV]
     assert torch.equal(slicing.cut(QKV, found), wanted)
     assert found.count_nonzero() == wanted.count_nonzero()
-    assert read.grad is None
+    assert torch.equal(read.grad, wanted)  # and is shown
 
 
 def test_what_is_written_at_rest_reaches_the_family(cut: Cut) -> None:

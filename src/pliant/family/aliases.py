@@ -24,6 +24,7 @@ from .copies import Copies
 from .cuts import Cuts
 from .gathered import GatherAlias
 from .gradients import GradientStore
+from .optimizers import watch
 
 _GRADIENT, _LEARNS = attrgetter("grad"), attrgetter("requires_grad")
 
@@ -114,6 +115,7 @@ class AliasSet:
         own_buffers: frozenset[str],
         cuts: Cuts,
     ) -> None:
+        watch()
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
         self._cuts = cuts
         self.views: list[ViewAlias] = []
@@ -200,8 +202,10 @@ class AliasSet:
             self._learning, self._linked = learning, _Linked([])
         if not running and get_ident() in self._readers:
             self.ended()  # an interrupt came between: what was gathered for it is old by now
+        self._store.settle()
         differentiable = running and torch.is_grad_enabled()
         for gather in self.gathers.values():
+            gather.follow()
             if copies is not None:
                 gather.share(copies)
             elif running:
@@ -241,6 +245,7 @@ class AliasSet:
                 leaf.register_hook(self._relink)
 
     def _relink(self, gradient: Tensor) -> None:
+        self._store.settle(gradients_only=True)
         if not self._linked.still(moved=False):
             self._link_gradients()
 

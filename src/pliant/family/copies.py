@@ -16,7 +16,8 @@ from .outside import outside
 
 if TYPE_CHECKING:
     from .aliases import AliasSet
-    from .gathered import GatherAlias, State
+    from .gathered import GatherAlias
+    from .reading import State
 
 _Key = tuple[int, object]
 

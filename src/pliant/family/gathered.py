@@ -8,23 +8,21 @@ is gathered for him. So there is one copy of the weights, however many members a
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, ItemsView, Iterator, ValuesView
 from typing import TYPE_CHECKING, Any
-from weakref import finalize, ref
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import NoEffectWarning
 from .gradients import GradientStore
 from .indexing import Index
 from .outside import outside
+from .reading import Reading, state_of
 
 if TYPE_CHECKING:
     from .copies import Copies
 
-State = tuple[int, int, bool]
 _Held = Tensor | None  # a copy that autograd has made is no parameter by its type
 
 
@@ -45,7 +43,7 @@ class Parameters(dict[str, _Held]):
 
     def __setitem__(self, name: str, value: _Held) -> None:
         gather = self.gathers.get(name)
-        if gather is not None and value is not None and value is gather.last():
+        if gather is not None and value is not None and gather.made(value):
             value = gather.own  # what was read is put back, as `torch.func.functional_call` does
         super().__setitem__(name, value)
 
@@ -83,39 +81,6 @@ class Parameters(dict[str, _Held]):
         return dict, (dict(self),)  # a copy of the member is nobody's member
 
 
-class _Writes:
-    """Looks whether somebody writes into a copy that was read at rest, and does the same to the family's parameter.
-
-    It lives as long as the copy, and is asked once more when that is let go of.
-    """
-
-    __slots__ = ("__weakref__", "_full", "_index", "_state", "_values", "_version")
-
-    def __init__(self, copy: nn.Parameter, full: nn.Parameter, index: Index) -> None:
-        self._values = copy.detach()  # counts its versions with the copy
-        self._full, self._index = full, index
-        self._version, self._state = self._values._version, state_of(full)
-        finalize(copy, self.settle).atexit = False
-
-    def settle(self) -> bool:
-        """Write back what was written, unless the family has other weights by now than those that were read."""
-        if self._values._version == self._version:
-            return False
-        self._version = self._values._version
-        if state_of(self._full) != self._state:
-            warnings.warn(
-                "a weight of a member was read, the family's weights changed, and then the old values were written to: "
-                "that is left out; read the weight again before you write to it",
-                NoEffectWarning,
-                stacklevel=2,
-            )
-            return False
-        with outside(), torch.no_grad():
-            self._index.put(self._full, self._values)
-        self._state = state_of(self._full)
-        return True
-
-
 class GatherAlias:
     """A member's parameter that is a gathered copy; its gradient is scattered to the family's after each backward.
 
@@ -130,9 +95,9 @@ class GatherAlias:
         "__weakref__",
         "_homes",
         "_last",
-        "_state",
+        "_reading",
+        "_shows",
         "_store",
-        "_writes",
         "empty",
         "full",
         "index",
@@ -152,8 +117,8 @@ class GatherAlias:
         self.empty = nn.Parameter(empty, full.requires_grad)
         self.own: Tensor = self.empty
         self._last: ref[nn.Parameter] | None = None
-        self._writes: ref[_Writes] | None = None  # into what was read last
-        self._state: State = (-1, -1, False)
+        self._reading: ref[Reading] | None = None  # of what was read last
+        self._shows = False  # whether the leaf tells when its gradient has grown
         self.readers = readers
         self.shared = False  # with other members that gather the same
 
@@ -170,31 +135,42 @@ class GatherAlias:
         """Whether it stands anywhere in the member."""
         return bool(self._homes)
 
-    def last(self) -> nn.Parameter | None:
-        """Return the copy that was made last, if anybody, or a backward pass that is due, still holds it."""
-        last: Any = self._last() if self._last is not None else None
-        if last is not None:
-            last._fix_weakref()  # autograd alone may have held it
-        return last
+    def made(self, value: Tensor) -> bool:
+        """Return whether a tensor is the copy that was made last, by a forward or for a reader."""
+        reading = self._read_last()
+        return value is (self._last() if self._last is not None else None) or (
+            reading is not None and value is reading.copy
+        )
 
     def read(self) -> nn.Parameter:
-        """Return a copy for somebody who reads the parameter at rest: the last one while it is held and still right."""
-        self._settle()
+        """Return a copy for somebody who reads the parameter at rest: the same as long as it is held."""
         with outside():
-            last, fresh = self.last(), self._copy()
-            # Equal values are looked for, too: a change through ``.data`` leaves no trace in a parameter's version.
-            if last is not None and self._state == state_of(self.full) and (_unknown(last) or torch.equal(last, fresh)):
-                return last
-            self._remember(fresh)
-            if not _unknown(fresh):
-                self._writes = ref(_Writes(fresh, self.full, self.index))
-            return fresh
+            reading = self._read_last()
+            if reading is not None and (copy := reading.copy) is not None and not _unknown(copy) and reading.fits:
+                reading.settle()
+                reading.refresh()
+                return copy
+            if _unknown(self.full):
+                fresh = self._copy()
+                self._last = ref(fresh)
+                return fresh
+            if self.leaf is not None and self.leaf.requires_grad and not self._shows:
+                store, full = self._store, self.full
+                self.leaf.register_post_accumulate_grad_hook(lambda _: store.show(full))
+                self._shows = True
+            reading = Reading(self.full, self.index, self._store)
+            copy = reading.hand_out()
+            self._reading = ref(reading)
+            return copy
 
-    def _settle(self) -> None:
-        """Have in the family what was written into the copy that was read last, if somebody still holds it."""
-        writes = self._writes() if self._writes is not None else None
-        if writes is not None and writes.settle():
-            self._state = state_of(self.full)
+    def _read_last(self) -> Reading | None:
+        return self._reading() if self._reading is not None else None
+
+    def follow(self) -> None:
+        """Let a copy that somebody holds have the family's values of today."""
+        reading = self._read_last()
+        if reading is not None and reading.stale and reading.fits:
+            reading.refresh()
 
     def gather(self, learning: bool = False) -> None:
         """Put a new copy in the parameter's place: a backward pass that is still due keeps the old one.
@@ -204,12 +180,11 @@ class GatherAlias:
         """
         if self._lent:
             return
-        self._settle()
         if learning and self.leaf is not None:
             self._put(self.leaf.reshape(self.index.shape))  # no parameter: nobody gets it who reads at rest
         else:
             copy = self._copy()
-            self._remember(copy)
+            self._last = ref(copy)
             self._put(copy)
         self.shared = False
 
@@ -217,10 +192,9 @@ class GatherAlias:
         """Put the copy in its place that all share who gather the same, new only where a trace of a change is seen."""
         if self._lent:
             return
-        self._settle()
         own = copies.of(self, self.index.key, state_of(self.full), self._copy)
         if own is not self.own:
-            self._remember(own)
+            self._last = ref(own)
             self._put(own)
         self.shared = True
 
@@ -249,9 +223,6 @@ class GatherAlias:
             own.register_post_accumulate_grad_hook(lambda own: _scatter(own, index, store, full))
         return own
 
-    def _remember(self, copy: nn.Parameter) -> None:
-        self._last, self._state = ref(copy), state_of(self.full)
-
     @property
     def _lent(self) -> bool:
         """Whether another tensor stands in this one's place meanwhile, as `torch.func.functional_call` has it."""
@@ -274,11 +245,6 @@ def _unknown(copy: Tensor) -> bool:
     return copy.is_meta or torch._guards.detect_fake_mode() is not None
 
 
-def state_of(full: Tensor) -> State:
-    """Return what changes when a tensor is written in place, its data are replaced, or it is frozen."""
-    return full._version, full.data_ptr(), full.requires_grad
-
-
 def _scatter(own: Tensor, index: Index, store: GradientStore, full: nn.Parameter) -> None:
     if own.grad is None:
         return
@@ -289,3 +255,4 @@ def _scatter(own: Tensor, index: Index, store: GradientStore, full: nn.Parameter
     else:
         index.add(target, own.grad)
     own.grad = None
+    store.show(full)

@@ -11,9 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from operator import attrgetter, is_
+from typing import TYPE_CHECKING
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .reading import Reading
 
 _MANY = 32  # parts, beyond which the whole buffer counts as written
 _ALIGNED = 64  # bytes, at multiples of which small buffers begin, as tensors of their own would
@@ -179,9 +184,27 @@ class GradientStore:
     def __init__(self) -> None:
         _accept_strided_gradients()
         self._buffers: dict[int, Buffer] = {}
+        self.readings: dict[int, ref[Reading]] = {}  # of gathered parameters that somebody holds
         self._arenas: list[Arena] = []
         # What zero() was asked for last: all, the arenas that held their gradients, and who was not among those.
         self._others: tuple[Sequence[nn.Parameter], list[Arena], list[nn.Parameter]] | None = None
+
+    def settle(self, gradients_only: bool = False) -> None:
+        """Do to the family what was done to copies of its parameters that somebody holds, and to their gradients."""
+        for there in list(self.readings.values()) if self.readings else ():
+            reading = there()
+            if reading is not None:
+                if gradients_only:
+                    reading.settle_gradient()
+                else:
+                    reading.settle()
+
+    def show(self, parameter: nn.Parameter) -> None:
+        """Let copies of a parameter that somebody holds show its gradient of now."""
+        for there in list(self.readings.values()) if self.readings else ():
+            reading = there()
+            if reading is not None and reading.full is parameter:
+                reading.show()
 
     def counts(self, parameter: nn.Parameter) -> bool:
         """Return whether the parameter's buffer wants to be told of what is written to it."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..family.family import Family
-from ..family.fusing import can_fuse
+from ..family.optimizers import can_fuse
 
 
 def default_optimizer(

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...checks import PliantError, WrongShapeError
-from ...family.fusing import can_fuse
+from ...family.optimizers import can_fuse
 from ...space.front import non_dominated
 from ...technique import Paper, Recipe, Turn
 
