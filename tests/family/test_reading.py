@@ -168,3 +168,29 @@ def test_parameters_are_saved_without_what_watches_them(tmp_path: Path) -> None:
     torch.save(dict(net.named_parameters()), tmp_path / "weights.pt")
     stored = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(torch.equal(value, stored[name]) for name, value in net.named_parameters())
+
+
+def test_what_is_written_through_data_reaches_the_family() -> None:
+    family, net, _ = made()
+    config = family.space.smallest()
+    for parameter in net.parameters():  # as for the clipped weights of a Wasserstein critic
+        parameter.data.clamp_(-0.01, 0.01)
+    assert all(float(p.detach().abs().max()) <= 0.01 for p in family.extract(config).parameters())
+    held = list(net.parameters())
+    for parameter in held:
+        parameter.data.mul_(2.0)
+    net(X)
+    assert all(torch.equal(a, b) for a, b in zip(held, family.extract(config).parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_no_numbers_are_written_once() -> None:
+    family, net, _ = made()
+    held, full = dict(net.named_parameters())[QKV], family.model.get_parameter(QKV)
+    with torch.no_grad():
+        held[0, 0] = torch.nan
+    net(X)
+    version = full._version
+    net(X)
+    assert full._version == version
+    assert int(full.isnan().sum()) == 1

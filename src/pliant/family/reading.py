@@ -23,12 +23,21 @@ def state_of(full: Tensor) -> State:
     return full._version, full.data_ptr(), full.requires_grad
 
 
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors of one type hold the same bits, those of NaNs too."""
+    bits = _BITS.get(left.element_size())
+    return torch.equal(left, right) if bits is None else torch.equal(left.view(bits), right.view(bits))
+
+
 class Reading:
     """Keeps a copy that somebody holds and the family's parameter in step, their gradients included.
 
     Where the reader writes into the copy, as an optimizer does, the family's parameter is written to; where he changes
-    the gradient that the copy shows, to clip or to clear it, the family's is changed. Both are seen by the tensors'
-    versions, when a member is used next or when the copy is let go of. It lives as long as the copy.
+    the gradient that the copy shows, to clip or to clear it, the family's is changed. That is looked for when a member
+    is used next and when the copy is let go of. It lives as long as the copy.
 
     Args:
         full: the family's parameter.
@@ -39,6 +48,7 @@ class Reading:
     __slots__ = (
         "__weakref__",
         "_arrived",
+        "_before",
         "_copy",
         "_index",
         "_seen",
@@ -61,7 +71,7 @@ class Reading:
         """Return the copy, once."""
         copy = nn.Parameter(self._index.take(self.full.detach()), self.full.requires_grad)
         self._values = copy.detach()  # counts its versions with the copy
-        self._version = self._values._version
+        self._version, self._before = self._values._version, self._values.clone()
         self._copy = ref(copy)
         if self.full.requires_grad:
             copy.register_hook(self._arrive)
@@ -91,17 +101,21 @@ class Reading:
 
     def settle(self) -> None:
         """Do to the family's parameter and gradient what the reader did to those of the copy."""
-        self._settle_values()
         copy = self._copy()
         if copy is not None:
+            self._settle_values(copy.detach())
             self._settle_gradient(copy.grad)
 
-    def _settle_values(self) -> None:
-        """Write back what was written, unless the family has other weights by now than those that were read."""
-        if self._values._version == self._version:
+    def _settle_values(self, values: Tensor) -> None:
+        """Write back what was written, unless the family has other weights by now than those that were read.
+
+        A write through ``.data`` raises no version, so values are looked at.
+        """
+        if values._version == self._version and _same(values, self._before):
             return
-        self._version = self._values._version
-        if state_of(self.full) != self._state:
+        known, self._values = state_of(self.full) == self._state, values
+        self._learn()
+        if not known:
             warnings.warn(
                 "a weight of a member was read, the family's weights changed, and then the old values were written to: "
                 "that is left out; read the weight again before you write to it",
@@ -110,16 +124,22 @@ class Reading:
             )
             return
         with outside(), torch.no_grad():
-            self._index.put(self.full, self._values)
+            self._index.put(self.full, values)
         self._state = state_of(self.full)
+
+    def _learn(self) -> None:
+        """Remember the copy's values of now."""
+        self._version = self._values._version
+        with outside(), torch.no_grad():
+            self._before.copy_(self._values)
 
     def refresh(self) -> None:
         """Let the copy have the family's values of today, also those that came through ``.data`` and left no trace."""
         with outside(), torch.no_grad():
             fresh = self._index.take(self.full.detach())
-            if not torch.equal(fresh, self._values):
+            if not _same(fresh, self._values):
                 self._values.copy_(fresh)
-                self._version = self._values._version
+                self._learn()
         self._state = state_of(self.full)
 
     @property
@@ -171,5 +191,5 @@ class Reading:
     def _let_go(self, copy_id: int) -> None:
         let_go(copy_id)
         self._store.readings.pop(id(self), None)
-        self._settle_values()
+        self._settle_values(self._values)
         self._settle_gradient(self._shown)  # nobody can take it away any more
