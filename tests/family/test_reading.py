@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pliant import Family, Width
 from pliant.checks import PliantError
@@ -194,3 +195,23 @@ def test_weights_that_are_no_numbers_are_written_once() -> None:
     net(X)
     assert full._version == version
     assert int(full.isnan().sum()) == 1
+
+
+def test_what_is_let_go_of_while_something_is_traced_is_no_part_of_it() -> None:
+    family, net, _ = made()
+    full = family.model.get_parameter(QKV)
+
+    class Careless(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            held.clear()
+            return x + 1
+
+    held = [dict(net.named_parameters())[QKV]]
+    held[0].data.fill_(3.0)
+    program = torch.export.export(Careless(), (X,))
+    assert [node.op for node in program.graph.nodes] == ["placeholder", "call_function", "output"]
+    assert int((full == 3.0).sum()) == 24 * 16
+    held.append(dict(net.named_parameters())[QKV])
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        held[0].data.fill_(4.0)
+        assert net(X).shape == (6, 5)

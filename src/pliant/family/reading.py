@@ -13,7 +13,7 @@ from ..checks import NoEffectWarning
 from .gradients import GradientStore
 from .indexing import Index
 from .optimizers import follow, let_go
-from .outside import outside
+from .outside import apart, outside
 
 State = tuple[int, int, bool]
 
@@ -103,8 +103,9 @@ class Reading:
         """Do to the family's parameter and gradient what the reader did to those of the copy."""
         copy = self._copy()
         if copy is not None:
-            self._settle_values(copy.detach())
-            self._settle_gradient(copy.grad)
+            with apart():
+                self._settle_values(copy.detach())
+                self._settle_gradient(copy.grad)
 
     def _settle_values(self, values: Tensor) -> None:
         """Write back what was written, unless the family has other weights by now than those that were read.
@@ -191,5 +192,6 @@ class Reading:
     def _let_go(self, copy_id: int) -> None:
         let_go(copy_id)
         self._store.readings.pop(id(self), None)
-        self._settle_values(self._values)
-        self._settle_gradient(self._shown)  # nobody can take it away any more
+        with apart():
+            self._settle_values(self._values)
+            self._settle_gradient(self._shown)  # nobody can take it away any more
