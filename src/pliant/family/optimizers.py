@@ -76,7 +76,8 @@ def _refuse_gaps(optimizer: Optimizer, *_: Any) -> None:
         if not all(map(_dense, group["params"])):
             raise PliantError(
                 f"a fused {type(optimizer).__name__} takes views, as a member's parameters are, for tensors of their "
-                "own and would write over other weights: give it family.parameters(), or fused=False"
+                "own and would write over other weights: give it family.parameters(), or fused=False (a Trainer of "
+                'transformers: optim="adamw_torch")'
             )
     _dense_ones[optimizer] = counts
 
