@@ -24,7 +24,6 @@ from .copies import Copies
 from .cuts import Cuts
 from .gathered import GatherAlias
 from .gradients import GradientStore
-from .optimizers import watch
 
 _GRADIENT, _LEARNS = attrgetter("grad"), attrgetter("requires_grad")
 
@@ -115,7 +114,6 @@ class AliasSet:
         own_buffers: frozenset[str],
         cuts: Cuts,
     ) -> None:
-        watch()
         self._tensors, self._slicing, self._store, self._own_buffers = tensors, slicing, store, own_buffers
         self._cuts = cuts
         self.views: list[ViewAlias] = []
@@ -245,7 +243,7 @@ class AliasSet:
                 leaf.register_hook(self._relink)
 
     def _relink(self, gradient: Tensor) -> None:
-        self._store.settle(gradients_only=True)
+        self._store.settle_gradients()
         if not self._linked.still(moved=False):
             self._link_gradients()
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .gradients import GradientStore
 from .indexing import Index
 from .outside import outside
-from .reading import Reading, state_of
+from .reading import Reading, held_by, state_of
 
 if TYPE_CHECKING:
     from .copies import Copies
@@ -138,9 +138,7 @@ class GatherAlias:
     def made(self, value: Tensor) -> bool:
         """Return whether a tensor is the copy that was made last, by a forward or for a reader."""
         reading = self._read_last()
-        return value is (self._last() if self._last is not None else None) or (
-            reading is not None and value is reading.copy
-        )
+        return value is held_by(self._last) or (reading is not None and value is reading.copy)
 
     def read(self) -> nn.Parameter:
         """Return a copy for somebody who reads the parameter at rest: the same as long as it is held."""

@@ -17,6 +17,8 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from .optimizers import watch
+
 if TYPE_CHECKING:
     from .reading import Reading
 
@@ -183,27 +185,32 @@ class GradientStore:
 
     def __init__(self) -> None:
         _accept_strided_gradients()
+        watch(self)
         self._buffers: dict[int, Buffer] = {}
-        self.readings: dict[int, ref[Reading]] = {}  # of gathered parameters that somebody holds
+        self.readings: dict[int, ref[Reading]] = {}  # by the id of the copy that somebody holds
         self._arenas: list[Arena] = []
         # What zero() was asked for last: all, the arenas that held their gradients, and who was not among those.
         self._others: tuple[Sequence[nn.Parameter], list[Arena], list[nn.Parameter]] | None = None
 
-    def settle(self, gradients_only: bool = False) -> None:
-        """Do to the family what was done to copies of its parameters that somebody holds, and to their gradients."""
-        for there in list(self.readings.values()) if self.readings else ():
-            reading = there()
-            if reading is not None:
-                if gradients_only:
-                    reading.settle_gradient()
-                else:
-                    reading.settle()
+    def held(self) -> list[tuple[int, Reading]]:
+        """Return what is known of copies of the family's parameters that somebody holds, by the copies' ids."""
+        found = list(self.readings.items()) if self.readings else []  # a collection may end some meanwhile
+        return [(key, reading) for key, there in found if (reading := there()) is not None]
+
+    def settle(self) -> None:
+        """Do to the family what was done to such copies and to their gradients."""
+        for _, reading in self.held():
+            reading.settle()
+
+    def settle_gradients(self) -> None:
+        """Do to the family's gradients what was done to those of such copies."""
+        for _, reading in self.held():
+            reading.settle_gradient()
 
     def show(self, parameter: nn.Parameter) -> None:
-        """Let copies of a parameter that somebody holds show its gradient of now."""
-        for there in list(self.readings.values()) if self.readings else ():
-            reading = there()
-            if reading is not None and reading.full is parameter:
+        """Let such copies of a parameter show its gradient of now."""
+        for _, reading in self.held():
+            if reading.full is parameter:
                 reading.show()
 
     def counts(self, parameter: nn.Parameter) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from ..checks import PliantError
 
 if TYPE_CHECKING:
-    from .reading import Reading
+    from .gradients import GradientStore
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-_dense_ones: WeakKeyDictionary[Optimizer, list[int]] = WeakKeyDictionary()  # how many parameters their groups had
-_READINGS: dict[int, ref[Reading]] = {}  # by the id of the copy
+_DENSE: WeakKeyDictionary[Optimizer, list[int]] = WeakKeyDictionary()  # fused, and how many parameters they step on
+_STORES: WeakSet[GradientStore] = WeakSet()  # of all families
 
 
 def can_fuse(parameters: Iterable[Tensor]) -> bool:
@@ -35,17 +35,6 @@ def can_fuse(parameters: Iterable[Tensor]) -> bool:
     """
     rows = list(parameters)
     return bool(rows) and all(p.is_floating_point() and p.device.type in _DEVICES and _dense(p) for p in rows)
-
-
-def follow(copy: Tensor, reading: Reading) -> None:
-    """Let the family's parameter follow whenever an optimizer has stepped on a copy of a part of it."""
-    watch()
-    _READINGS[id(copy)] = ref(reading)
-
-
-def let_go(copy_id: int) -> None:
-    """Learn that a copy is no more."""
-    _READINGS.pop(copy_id, None)
 
 
 def _dense(tensor: Tensor) -> bool:
@@ -60,9 +49,14 @@ def _dense(tensor: Tensor) -> bool:
     return True
 
 
+def watch(store: GradientStore) -> None:
+    """Look after optimizers of what members of a family give out, from now on."""
+    _listen()
+    _STORES.add(store)
+
+
 @cache
-def watch() -> None:
-    """Listen to the process's optimizers, from the first member on."""
+def _listen() -> None:
     register_optimizer_step_pre_hook(_refuse_gaps)
     register_optimizer_step_post_hook(_settle)
 
@@ -70,7 +64,7 @@ def watch() -> None:
 def _refuse_gaps(optimizer: Optimizer, *_: Any) -> None:
     fused = [group for group in optimizer.param_groups if group.get("fused")]
     counts = [len(group["params"]) for group in fused]
-    if not fused or _dense_ones.get(optimizer) == counts:
+    if not fused or _DENSE.get(optimizer) == counts:
         return
     for group in fused:
         if not all(map(_dense, group["params"])):
@@ -79,15 +73,14 @@ def _refuse_gaps(optimizer: Optimizer, *_: Any) -> None:
                 "own and would write over other weights: give it family.parameters(), or fused=False (a Trainer of "
                 'transformers: optim="adamw_torch")'
             )
-    _dense_ones[optimizer] = counts
+    _DENSE[optimizer] = counts
 
 
 def _settle(optimizer: Optimizer, *_: Any) -> None:
-    if not _READINGS:
+    readings = {key: reading for store in _STORES for key, reading in store.held()}
+    if not readings:
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            there = _READINGS.get(id(parameter))
-            reading = there() if there is not None else None
-            if reading is not None:
+            if (reading := readings.get(id(parameter))) is not None:
                 reading.settle()

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..checks import NoEffectWarning
 from .gradients import GradientStore
 from .indexing import Index
-from .optimizers import follow, let_go
 from .outside import apart, outside
 
 State = tuple[int, int, bool]
@@ -21,6 +20,14 @@ State = tuple[int, int, bool]
 def state_of(full: Tensor) -> State:
     """Return what changes when a tensor is written in place, its data are replaced, or it is frozen."""
     return full._version, full.data_ptr(), full.requires_grad
+
+
+def held_by(there: ref[nn.Parameter] | None) -> nn.Parameter | None:
+    """Return what a weak reference is to, while anybody, or a backward pass that is due, holds it."""
+    found: Any = there() if there is not None else None
+    if found is not None:
+        found._fix_weakref()  # autograd alone may have held it
+    return cast("nn.Parameter | None", found)
 
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -77,31 +84,26 @@ class Reading:
             copy.register_hook(self._arrive)
             copy.register_post_accumulate_grad_hook(self._accumulated)
             self.show()
-        follow(copy, self)
-        self._store.readings[id(self)] = ref(self)
+        self._store.readings[id(copy)] = ref(self)
         finalize(copy, self._let_go, id(copy)).atexit = False
         return copy
 
     @property
     def copy(self) -> nn.Parameter | None:
         """The copy, while somebody holds it."""
-        copy: Any = self._copy()
-        if copy is not None:
-            copy._fix_weakref()  # autograd alone may have held it
-            return cast(nn.Parameter, copy)
-        return None
+        return held_by(self._copy)
 
     @property
     def fits(self) -> bool:
         """Whether the copy is of the parameter's type, in its place, and learns where that does."""
         ours, full = self._values, self.full
-        copy = self._copy()
+        copy = self.copy
         learns = copy is not None and copy.requires_grad == full.requires_grad
         return learns and ours.dtype == full.dtype and ours.device == full.device
 
     def settle(self) -> None:
         """Do to the family's parameter and gradient what the reader did to those of the copy."""
-        copy = self._copy()
+        copy = self.copy
         if copy is not None:
             with apart():
                 self._settle_values(copy.detach())
@@ -150,7 +152,7 @@ class Reading:
 
     def settle_gradient(self) -> None:
         """Change the family's gradient as the reader changed the copy's."""
-        if (copy := self._copy()) is not None:
+        if (copy := self.copy) is not None:
             self._settle_gradient(copy.grad)
 
     def _settle_gradient(self, gradient: Tensor | None) -> None:
@@ -168,7 +170,7 @@ class Reading:
 
     def show(self) -> None:
         """Let the copy show the family's gradient, if there is one."""
-        copy, gradient = self._copy(), self.full.grad
+        copy, gradient = self.copy, self.full.grad
         if copy is None or gradient is None or not self.fits:
             return
         with torch.no_grad():
@@ -190,8 +192,7 @@ class Reading:
         self.show()
 
     def _let_go(self, copy_id: int) -> None:
-        let_go(copy_id)
-        self._store.readings.pop(id(self), None)
+        self._store.readings.pop(copy_id, None)
         with apart():
             self._settle_values(self._values)
             self._settle_gradient(self._shown)  # nobody can take it away any more
